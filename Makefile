@@ -1,0 +1,45 @@
+# make repro: set everything up, run the pipeline, print the result table.  make test: set everything up, pass the tests.
+# make check: what a developer wants before a commit.  make lock: resolve the lock again after an edit of pyproject.toml.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+OTHER := $(if $(filter gpu,$(ENGINE)),cpu,gpu)
+STAMP := $(VENV)/installed-$(ENGINE)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup repro test check smoke lock
+setup: $(STAMP)
+
+# torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
+# nor llama-cpp-python (compiles for minutes) is in the lock, so nothing may resolve dependencies again: --no-deps.
+$(STAMP): requirements.lock
+	rm -f $(VENV)/installed-*
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "setup: Python %d.%d found, 3.11 to 3.13 is needed; run: make PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	grep -v '# $(OTHER)$$' requirements.lock > $(VENV)/wanted.txt
+	$(BIN)/pip install --quiet --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	grep -v '# torch$$' $(VENV)/wanted.txt | $(BIN)/pip install --quiet --no-deps --requirement /dev/stdin
+	touch $@
+
+repro: setup
+	dvc --wait-for-lock repro
+	@cat metrics/table.md; echo "report: metrics/report.html"
+
+test: setup
+	python -m pytest -q
+
+check: setup
+	ruff format --check .
+	ruff check .
+	pyright
+	python -m pytest -q -m "not slow"
+
+# Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).
+lock: setup
+	tests/lock.sh

@@ -1,0 +1,74 @@
+"""Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool would export them.
+
+Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about five minutes on two cores)
+Reads   prompts.jsonl, models/base
+Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
+
+Every second prompt of the file goes to the annotator, with two pairs each: so the pool of fresh prompts stays disjoint from them.
+The blemishes are planted on purpose, for real exports have them: an empty answer, records exported twice, a tie, the same pair labelled
+both ways, a line cut in two.
+"""
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+from stages import annotator, sampling
+
+HERE = Path("data/raw/quickstart")
+TEMPERATURES = [1.0, 0.7, 1.0, 0.7]
+MAX_NEW_TOKENS = 64
+SEED = 2405
+RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, tensor_parallel=1)
+
+
+def chosen_prompts() -> list[dict]:
+    rows = [json.loads(line) for line in (HERE / "prompts.jsonl").read_text().splitlines()]
+    return random.Random(SEED).sample(rows, 170)
+
+
+def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: random.Random) -> dict:
+    """One labelled pair in the tool's form. The prompt that r* reads is what the users said."""
+    said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
+    golds = [annotator.gold_reward(said, s.completion, s.finished) for s in (a, b)]
+    choice = "A" if rng.random() < annotator.preference_probability(*golds) else "B"
+    names = {"user": "human", "assistant": "assistant"}
+    return {
+        "id": number,
+        "conversation": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]],
+        "responses": {k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"} for k, s in (("A", a), ("B", b))},
+        "annotation": {"annotator": "simulated", "choice": choice},
+    }
+
+
+def blemish(records: list[dict]) -> list[str]:
+    """The records as lines, with the faults of a real export among them; each fault is a record of its own, so no label is lost."""
+    copies = [json.loads(json.dumps(records[i])) for i in (3, 40, 77, 110, 150)]
+    copies[0]["responses"]["B"]["text"] = "  "
+    copies[2]["annotation"]["choice"] = "tie"
+    contradiction = copies[3]["annotation"]
+    contradiction["choice"] = "B" if contradiction["choice"] == "A" else "A"
+    for k, copy in enumerate(copies):
+        copy["id"] = 9000 + k
+    lines = [json.dumps(r, ensure_ascii=False) for r in [*records, *copies]]
+    lines.insert(200, lines[200][: len(lines[200]) // 2])
+    return lines
+
+
+def main() -> None:
+    prompts, rng = chosen_prompts(), random.Random(SEED)
+    requests = [
+        sampling.Request(row["messages"], t, sampling.row_seed(SEED, row["id"], k)) for row in prompts for k, t in enumerate(TEMPERATURES)
+    ]
+    samples, speed = sampling.sample(Path("models/base"), requests, MAX_NEW_TOKENS, "float32", SEED, RUNTIME)
+    records = []
+    for i, row in enumerate(prompts):
+        four = samples[4 * i : 4 * i + 4]
+        records += [record(2 * i + k, row, four[a], four[b], rng) for k, (a, b) in enumerate([(0, 1), (2, 3)])]
+    (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n")
+    print(f"make_annotations: {len(records)} labelled pairs of {len(prompts)} prompts, {speed}")
+
+
+if __name__ == "__main__":
+    main()

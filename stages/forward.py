@@ -1,0 +1,97 @@
+"""Forward passes without gradients, in batches of about equal numbers of tokens: rewards, and log-probabilities of completions.
+
+`score`, `reward_bench`, `reference` and `measure` share it. Each value depends on its own row alone: order and batching change it
+by rounding only.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stages import chat
+
+
+def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Row indices, longest first, so that padded rows x longest stays within `tokens`; a longer row makes a batch of its own."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def over_batches(sequences: list[list[int]], pad: int, runtime: Any, device: Any, compute: Callable, what: str) -> list[float]:
+    """`compute(input_ids (B, L) int64, attention_mask (B, L), rows) -> B floats` over right-padded batches, values in the rows' order."""
+    import torch
+    from tqdm import tqdm
+
+    values = [math.nan] * len(sequences)
+    with torch.inference_mode(), tqdm(total=len(sequences), desc=what, unit="row") as bar:
+        for rows in batches([len(s) for s in sequences], runtime.forward_batch_tokens):
+            width = max(len(sequences[i]) for i in rows)
+            ids = torch.tensor([sequences[i] + [pad] * (width - len(sequences[i])) for i in rows], device=device)
+            mask = torch.tensor([[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows], device=device)
+            for i, value in zip(rows, compute(ids, mask, rows), strict=True):
+                values[i] = float(value)
+            bar.update(len(rows))
+    return values
+
+
+def load(model_class: Any, model: Path, dtype: str, runtime: Any) -> tuple[Any, Any]:
+    """A model in evaluation mode on the GPU if there is one, and its device."""
+    import torch
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = model_class.from_pretrained(model, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True)
+    return loaded.eval().to(device), device
+
+
+Row = tuple[list[chat.Message], str, bool]
+"""A prompt, a completion, and whether the completion ended by itself."""
+
+
+def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "score") -> list[float]:
+    """r(x, a) of each row, a logit. Raises ValueError where a reward is not finite."""
+    from transformers import AutoModelForSequenceClassification
+
+    tokenizer = chat.load_tokenizer(model)
+    sequences = [chat.prompt_ids(tokenizer, p) + chat.completion_ids(tokenizer, c, f) for p, c, f in rows]
+    network, device = load(AutoModelForSequenceClassification, model, dtype, runtime)
+    values = over_batches(
+        sequences, tokenizer.pad_token_id, runtime, device, lambda ids, mask, _: network(input_ids=ids, attention_mask=mask).logits[:, 0].float(), what
+    )
+    return finite(values, f"{model}: reward")
+
+
+def logprobs(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "log-probabilities") -> list[float]:
+    """log pi(a | x) of each row: the sum over the completion's tokens, in nats. Raises ValueError where one is not finite."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = chat.load_tokenizer(model)
+    prompts = [chat.prompt_ids(tokenizer, p) for p, _, _ in rows]
+    sequences = [ids + chat.completion_ids(tokenizer, c, f) for ids, (_, c, f) in zip(prompts, rows, strict=True)]
+    network, device = load(AutoModelForCausalLM, model, dtype, runtime)
+
+    def compute(ids: Any, mask: Any, batch: list[int]) -> Any:
+        first = min(len(prompts[i]) for i in batch) - 1  # the logits before the first completion token decide nothing
+        logits = network(input_ids=ids, attention_mask=mask, logits_to_keep=ids.shape[1] - first).logits[:, :-1].float()
+        each = torch.gather(logits.log_softmax(-1), 2, ids[:, first + 1 :, None])[..., 0]
+        position = torch.arange(first + 1, ids.shape[1], device=device)[None]
+        starts = torch.tensor([len(prompts[i]) for i in batch], device=device)[:, None]
+        return (each * (mask[:, first + 1 :] * (position >= starts))).sum(-1)
+
+    return finite(over_batches(sequences, tokenizer.pad_token_id, runtime, device, compute, what), f"{model}: log-probability")
+
+
+def finite(values: list[float], name: str) -> list[float]:
+    bad = [i for i, v in enumerate(values) if not math.isfinite(v)]
+    if bad:
+        raise ValueError(f"{name} of row {bad[0]} is {values[bad[0]]}, and {len(bad) - 1} more like it; the model is broken, train it again with a lower rate")
+    return values

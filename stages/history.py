@@ -1,0 +1,26 @@
+"""Put together the pairs that an iteration trains on: D <- D_off and D_1..D_t, or the newest batch alone.
+
+Reads   before: the history so far (D_off at first); pairs: what this iteration made
+Writes  history: rows of both that the params admit, older ones first
+Params  history.keep (newest or all), history.offline (whether D_off joins in)
+Source  RLHF Workflow, arXiv 2405.07863, Algorithm 2, line 3
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def admitted(before: list[dict], pairs: list[dict], keep: str, offline: bool) -> list[dict]:
+    """Earlier pairs that stay, and the new ones behind them."""
+    stay = [row for row in before if (offline if row["made_in"] == "offline" else keep == "all")]
+    return stay + pairs
+
+
+def main(params: Any, before: Path, pairs: Path, *, history: Path) -> None:
+    old, new = pq.read_table(before), pq.read_table(pairs)
+    rows = admitted(old.to_pylist(), new.to_pylist(), params.history.keep, params.history.offline)
+    pq.write_table(pa.Table.from_pylist(rows, new.schema), history)
+    print(f"history: {old.num_rows} earlier and {new.num_rows} new pairs -> {len(rows)}")

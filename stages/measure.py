@@ -1,0 +1,24 @@
+"""Measure a policy's answers with models: the proxy's reward, and how likely the reference finds them.
+
+Reads   responses: id, split, prompt, completion, finished, ...; reward: the reward model; model: pi_0
+Writes  measures: the responses' columns, proxy_reward (a logit) and logp_reference (log pi_0, sum over tokens, nats)
+Params  dtype
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages import forward
+
+
+def main(params: Any, responses: Path, reward: Path, model: Path, *, measures: Path) -> None:
+    table = pq.read_table(responses)
+    rows: list[forward.Row] = [(row["prompt"], row["completion"], row["finished"]) for row in table.to_pylist()]
+    proxy = forward.rewards(reward, rows, params.dtype, params.runtime)
+    reference = forward.logprobs(model, rows, params.dtype, params.runtime, "reference")
+    table = table.append_column("proxy_reward", pa.array(proxy, pa.float64()))
+    pq.write_table(table.append_column("logp_reference", pa.array(reference, pa.float64())), measures)
+    print(f"measure: {len(rows)} answers, mean proxy reward {sum(proxy) / len(proxy):.3f}")

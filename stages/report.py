@@ -1,0 +1,126 @@
+"""Draw the results: a table for the README, rows for `dvc plots`, and one HTML page that needs no network.
+
+Reads   table: policy -> numbers; selected, reward: metrics of `select` and `reward_accuracy`; prepare, filter, prompts: row accounts
+Writes  markdown: the result table; rows: one CSV line per policy; page: HTML with the pictures inside it
+"""
+
+import csv
+import html
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+NAMES = {"pi0": "π0 (SFT)", "offline": "offline DPO"}
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d5d9de;text-align:right}
+td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}code{background:#f2f4f6;padding:0 .2rem}
+"""
+
+
+def label(policy: str) -> str:
+    return NAMES.get(policy, f"π{policy.removeprefix('pi')}")
+
+
+def within(bounds: list[float] | None) -> str:
+    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
+
+
+def cells(policy: str, numbers: dict[str, Any]) -> list[str]:
+    """One row of the result table; gold columns are empty where there is no gold reward."""
+    n = numbers["test"]
+    gold = ["", "", ""]
+    if "gold_reward" in n:
+        gold = [f"{n['gold_reward']:.2f} {within(n['gold_interval'])}", f"{n['gold_gain']:+.2f} {within(n['gain_interval'])}", f"{n['win_rate']:.0%}"]
+        if policy == "pi0":
+            gold[1:] = ["", ""]
+    return [label(policy), *gold, f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}"]
+
+
+HEADER = ["policy", "gold reward [95 %]", "gain over π0 [95 %]", "wins", "proxy", "tokens", "finished", "KL to π0"]
+
+
+def markdown(table: dict[str, Any]) -> str:
+    rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *(cells(policy, numbers) for policy, numbers in table.items())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def flat(policy: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    """One policy as plain columns: an interval becomes <name>_low and <name>_high."""
+    row: dict[str, Any] = {"policy": policy}
+    for name, value in numbers["test"].items():
+        row |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, list) else {name: value}
+    return row
+
+
+def verdict(table: dict[str, Any], selected: str) -> list[str]:
+    """What the intervals allow to be said, in words."""
+    if "gold_gain" not in table[selected]["test"]:
+        return [f"Selected on validation: {label(selected)}. There is no gold reward in this profile."]
+    gain, offline = (table[name]["test"]["gain_interval"] for name in (selected, "offline"))
+    said = "is above π0: the interval of its gain excludes zero" if gain[0] > 0 else "is not shown to be above π0: the interval of its gain holds zero"
+    apart = "above" if gain[0] > offline[1] else "below" if gain[1] < offline[0] else "not clearly apart from"
+    return [f"Selected on validation: {label(selected)}, which {said}.", f"Online is {apart} offline DPO by the intervals of the two gains."]
+
+
+def picture(table: dict[str, Any]) -> str:
+    """Gold reward with intervals, proxy reward, length and KL by policy, as SVG without a date or random ids."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
+    from matplotlib import pyplot as plt
+
+    panels = [("gold_reward", "gold reward"), ("proxy_reward", "proxy reward"), ("tokens", "tokens per answer"), ("kl", "KL to π0, nats")]
+    panels = [p for p in panels if p[0] in table["pi0"]["test"]]
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
+    for axis, (name, title) in zip(axes, panels, strict=True):
+        values = [numbers["test"][name] for numbers in table.values()]
+        bounds = [numbers["test"].get("gold_interval") if name == "gold_reward" else None for numbers in table.values()]
+        error = [[v - b[0] if b else 0 for v, b in zip(values, bounds, strict=True)], [b[1] - v if b else 0 for v, b in zip(values, bounds, strict=True)]]
+        axis.errorbar(range(len(values)), values, yerr=error, fmt="o-", capsize=3, color="#2457a6")
+        axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
+        axis.set_title(title, fontsize=11)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def rows_account(name: str, fact: dict[str, Any]) -> str:
+    drops = ", ".join(f"{rule} {count}" for rule, count in fact["drops"].items() if count) or "none"
+    return f"<tr><td>{name}</td><td>{fact['rows_in']:,}</td><td>{fact['rows_out']:,}</td><td>{html.escape(drops)}</td></tr>"
+
+
+def page(table: dict[str, Any], selected: str, reward: dict[str, Any], accounts: dict[str, Any]) -> str:
+    head = "".join(f"<th>{c}</th>" for c in HEADER)
+    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in cells(policy, numbers)) + "</tr>" for policy, numbers in table.items())
+    proxy = "".join(
+        f"<tr><td>{name.replace('_', ' ')}</td><td>{fact['accuracy']:.3f} ± {fact['standard_error']:.3f}</td><td>{fact['pairs']}</td></tr>"
+        for name, fact in reward.items()
+    )
+    rows = "".join(rows_account(name, fact) for name, fact in accounts.items())
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{STYLE}</style>
+<h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
+<table><tr>{head}</tr>{body}</table>{picture(table)}
+<p>{table["pi0"]["test"]["prompts"]} test prompts, one answer each at temperature 1. Intervals: bootstrap over prompts, gains paired with π0.
+KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
+<h2>The reward model on held-out pairs</h2><table><tr><th>against</th><th>accuracy</th><th>pairs</th></tr>{proxy}</table>
+<h2>Rows</h2><table><tr><th>stage</th><th>in</th><th>out</th><th>drops</th></tr>{rows}</table></html>
+"""
+
+
+def main(
+    params: Any, table: Path, selected: Path, reward: Path, prepare: Path, filtered: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path
+) -> None:
+    policies = json.loads(table.read_text())
+    best = json.loads(selected.read_text())["policy"]
+    accounts = {name: json.loads(path.read_text()) for name, path in (("prepare", prepare), ("filter", filtered), ("prompts", prompts))}
+    markdown_table.write_text(markdown(policies))
+    lines = [flat(policy, numbers) for policy, numbers in policies.items()]
+    with rows.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    html_page.write_text(page(policies, best, json.loads(reward.read_text()), accounts))
+    print(f"report: {len(policies)} policies; {' '.join(verdict(policies, best))}")

@@ -1,0 +1,33 @@
+"""Let a policy answer every validation and test prompt once.
+
+Reads   policy: a model folder; validation, test: id, prompt
+Writes  responses: id, split, prompt, completion, finished, tokens, logp_policy (log pi at temperature 1, sum over tokens, nats)
+Params  respond.temperature, generate.max_new_tokens (tokens); dtype, seed
+
+The seeds do not depend on the policy: two policies that are the same give the same answers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages import sampling
+
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("split", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))]
+    + [("completion", pa.string()), ("finished", pa.bool_()), ("tokens", pa.int32()), ("logp_policy", pa.float64())]
+)
+
+
+def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: Path) -> None:
+    rows = [{**row, "split": split} for split, path in (("validation", validation), ("test", test)) for row in pq.read_table(path).to_pylist()]
+    requests = [sampling.Request(row["prompt"], params.respond.temperature, sampling.row_seed(params.seed, "respond", row["id"], 0)) for row in rows]
+    samples, speed = sampling.sample(policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime)
+    answers = [
+        {**row, "completion": s.completion, "finished": s.finished, "tokens": s.tokens, "logp_policy": s.logprob}
+        for row, s in zip(rows, samples, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(answers, SCHEMA), responses)
+    print(f"respond: {len(answers)} answers of {policy}, {speed}")

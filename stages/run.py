@@ -1,0 +1,283 @@
+"""The guard: runs one stage so that its outputs appear whole or not at all.
+
+    python -m stages.run rank --scores a.parquet b.parquet --pairs data/pairs/pi0.parquet
+
+A stage is a module stages/<name>.py with `main(params, <what it reads>, *, <what it writes>)`; the options follow from that signature.
+Around the call, the guard
+  checks params.yaml whole, and that the code and the locked packages are what code.lock.yaml says they were
+  takes one lock per output, and sees to it that nothing of the stage outlives `dvc`, however either of them dies
+  lets the stage write into `.partial/` beside each output, and renames when all is there
+  records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up
+An error of the data or the settings is one line; a traceback is a bug.
+"""
+
+import errno
+import fcntl
+import importlib
+import importlib.metadata
+import inspect
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import typing
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MARK = "STAGE_RUN_ID"
+LOCKS = Path(".scratch/locks")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Refusal(Exception):
+    """The guard's own refusals; the message is one line for the user."""
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
+
+
+def watch_over(pid: int, mark: str) -> None:
+    """Fork a watchdog that, once `pid` is gone, kills every process that carries `mark` in its environment.
+
+    Engine workers and torchrun's children have other parents than the guard, so the kernel's signal does not reach them.
+    """
+    if os.fork():
+        return
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    select.select([os.pidfd_open(pid)], [], [])
+    for _ in range(3):  # again, for a child that was being born
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid() and carries(entry, mark):
+                os.kill(int(entry.name), signal.SIGKILL)
+        time.sleep(0.1)
+    os._exit(0)
+
+
+def carries(process: Path, mark: str) -> bool:
+    try:
+        return f"{MARK}={mark}".encode() in (process / "environ").read_bytes()
+    except OSError:
+        return False
+
+
+def restart_marked() -> None:
+    """Start this program again under a watchdog, with a mark that every descendant inherits."""
+    mark = uuid.uuid4().hex
+    watch_over(os.getpid(), mark)
+    os.execve(sys.executable, [sys.executable, "-m", "stages.run", *sys.argv[1:]], {**os.environ, MARK: mark})
+
+
+class Recorder:
+    """Params seen by a stage; remembers which leaves it read, so that only those are compared at the end."""
+
+    def __init__(self, node: typing.Any, seen: dict[str, typing.Any], path: str = "") -> None:
+        self.__dict__.update(_node=node, _seen=seen, _path=path)
+
+    def __getattr__(self, name: str) -> typing.Any:
+        value, path = getattr(self._node, name), f"{self._path}{name}"
+        if hasattr(value, "model_fields"):
+            return Recorder(value, self._seen, f"{path}.")
+        if not path.startswith("runtime."):
+            self._seen[path] = value
+        return value
+
+
+def ports(main: Callable) -> tuple[dict[str, typing.Any], list[str]]:
+    """A stage's arguments with their types, and the names of those it writes (the keyword-only ones)."""
+    types = typing.get_type_hints(main)
+    arguments = list(inspect.signature(main).parameters.values())[1:]
+    return {a.name: types[a.name] for a in arguments}, [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
+
+
+def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """`--name value ...` to arguments; a `list[Path]` takes one value or more, all others exactly one."""
+    given: dict[str, list[str]] = {}
+    for word in argv:
+        if word.startswith("--"):
+            given[word[2:]] = []
+        else:
+            list(given.values())[-1].append(word)
+    if set(given) != set(types):
+        raise Refusal(f"options are {sorted(types)}, given were {sorted(given)}; mend the command in dvc.yaml")
+    for name, kind in types.items():
+        if not given[name] or (kind != list[Path] and len(given[name]) > 1):
+            raise Refusal(f"--{name} has {len(given[name])} values, it takes {'one or more' if kind == list[Path] else 'one'}; mend the command in dvc.yaml")
+    return {name: [Path(v) for v in given[name]] if kind == list[Path] else kind(given[name][0]) for name, kind in types.items()}
+
+
+def paths(value: typing.Any) -> list[Path]:
+    return value if isinstance(value, list) else [value] if isinstance(value, Path) else []
+
+
+def partial(value: typing.Any) -> typing.Any:
+    return [partial(v) for v in value] if isinstance(value, list) else value.parent / ".partial" / value.name
+
+
+def delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locks(outs: list[Path]) -> Iterator[None]:
+    """Hold one file lock per output. Raises Refusal when another process holds one."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    held = [open(LOCKS / str(out).replace("/", "%"), "w") for out in sorted(outs)]
+    try:
+        for file in held:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                name = Path(file.name).name.replace("%", "/")
+                raise Refusal(f"{name} is being written by another run; wait for it or stop it, then run `dvc --wait-for-lock repro`") from None
+        yield
+    finally:
+        for file in held:
+            file.close()
+
+
+def state(inputs: list[Path]) -> dict[str, tuple[int, int, int]]:
+    """Size, time and inode of every input file, the files of a folder included. Raises Refusal for a missing input."""
+    for path in inputs:
+        if not path.exists():
+            raise Refusal(f"{path} is missing; bring it with `dvc pull {path}` or make it with `dvc --wait-for-lock repro`")
+    files = [f for path in inputs for f in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {str(f): (f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files}
+
+
+def check_code(stage: str) -> None:
+    """Raise Refusal unless code and installed packages are the ones that `fingerprint` recorded for this stage."""
+    from stages import fingerprint
+
+    recorded = fingerprint.read(ROOT / "code.lock.yaml").get(stage.replace(".", "_"))
+    if recorded != fingerprint.key(stage, ROOT):
+        raise Refusal("its code differs from code.lock.yaml; run `dvc --wait-for-lock repro`, which brings the file up to date first")
+    for name, version in fingerprint.locked_packages(stage, ROOT).items():
+        installed = {importlib.metadata.version(n) for n in fingerprint.ALIASES.get(name, [name]) if fingerprint.is_installed(n)}
+        if version not in {v.partition("+")[0] for v in installed}:
+            raise Refusal(f"{name} {version} is locked, {sorted(installed) or 'none'} is installed; run `make setup`")
+
+
+def check_rows(written: list[Path]) -> None:
+    """Raise Refusal if a metrics file says that rows went missing: rows_in must be rows_out plus the drops, each under its name."""
+    for path in written:
+        if path.suffix != ".json":
+            continue
+        rows = json.loads(path.read_text())
+        if "rows_in" in rows and rows["rows_in"] != rows["rows_out"] + sum(rows["drops"].values()):
+            raise Refusal(f"{rows['rows_in']} rows in, {rows['rows_out']} out, drops {rows['drops']}: rows went missing; this is a bug of the stage")
+
+
+def call(stage: str, argv: list[str], main: Callable, arguments: dict, params: typing.Any, distributed: bool) -> None:
+    """Run the stage here, or under torchrun when it trains on several processes (`runtime.processes`)."""
+    if not distributed or params.runtime.processes == 1:
+        return main(params, **arguments)
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = str(params.runtime.deepspeed > 0).lower()
+    words = [w for name, value in arguments.items() for w in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={params.runtime.processes}", "-m", "stages.run", "--rank", stage]
+    code = subprocess.run([sys.executable, "-m", *launcher, *words]).returncode
+    if code:
+        raise Refusal(f"a training process ended with {code}; its own message stands above")
+
+
+def execute(stage: str, argv: list[str]) -> None:
+    """The guard around one stage. Raises Refusal, or what the stage raises."""
+    from stages.params import load
+
+    try:
+        module = importlib.import_module(f"stages.{stage}")
+    except ModuleNotFoundError as error:
+        raise Refusal(f"no module stages/{stage.replace('.', '/')}.py ({error}); mend the command in dvc.yaml or run `make setup`") from error
+    types, writes = ports(module.main)
+    arguments = parse(argv, types)
+    params, seen = load(ROOT / "params.yaml"), {}
+    inputs = [p for name, value in arguments.items() if name not in writes for p in paths(value)]
+    outs = [p for name in writes for p in paths(arguments[name])]
+    if stage != "fingerprint":
+        check_code(stage)
+    with locks(outs):
+        before = state(inputs)
+        for path in outs:
+            delete(partial(path))
+            partial(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside = {name: partial(value) if name in writes else value for name, value in arguments.items()}
+            call(stage, argv, module.main, beside, Recorder(params, seen), getattr(module, "DISTRIBUTED", False))
+            publish(outs, inputs, before, params, seen)
+        finally:
+            for path in outs:
+                delete(partial(path))
+
+
+def publish(outs: list[Path], inputs: list[Path], before: dict, params: typing.Any, seen: dict) -> None:
+    """Rename what the stage wrote to its place, unless something it read has changed. Raises Refusal."""
+    from stages.params import load
+
+    now: dict = {}
+    again = Recorder(load(ROOT / "params.yaml"), now)
+    for key in seen:
+        value: typing.Any = again
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value != seen[key]:
+            raise Refusal(f"params.yaml: {key} changed from {seen[key]} to {value} during the run; the result was not recorded, run again")
+    if state(inputs) != before:
+        raise Refusal("an input changed during the run; the result was not recorded, run again")
+    missing = [str(path) for path in outs if not partial(path).exists()]
+    if missing:
+        raise Refusal(f"the stage ended without writing {missing}; this is a bug of the stage")
+    check_rows([partial(path) for path in outs])
+    for path in outs:
+        delete(path)
+        os.replace(partial(path), path)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error of the data, the settings or the disk; None for a bug, which deserves its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    disk_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    if disk_full:
+        return f"the disk is full ({shutil.disk_usage('.').free / 2**30:.1f} GiB free here); free some space, then run the same command again"
+    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "stages")
+    readable = isinstance(error, ValueError | OSError | Refusal)
+    return " ".join(str(error).split()) if readable and (ours or isinstance(error, Refusal)) else None
+
+
+def main() -> None:
+    ranked = sys.argv[1:2] == ["--rank"]
+    if MARK not in os.environ:
+        die_with_parent()
+        restart_marked()
+    die_with_parent()
+    os.chdir(ROOT)
+    stage, *argv = sys.argv[2:] if ranked else sys.argv[1:]
+    try:
+        if ranked:
+            from stages.params import load
+
+            module = importlib.import_module(f"stages.{stage}")
+            module.main(load(ROOT / "params.yaml"), **parse(argv, ports(module.main)[0]))
+        else:
+            execute(stage, argv)
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        sys.exit(f"{stage}: {line}")
+
+
+if __name__ == "__main__":
+    main()

