@@ -2,15 +2,16 @@
 
 Source  RLHF Workflow (arXiv 2405.07863), Definitions 1 and 2: P(a1 preferred to a2 | x) = sigmoid(r*(x, a1) - r*(x, a2))
 
-r* lies in [0, 6] and is a function of the prompt's text, the answer's text and whether the answer ended by itself. It asks what a
+r* lies in [0, 10] and is a function of the prompt's text, the answer's text and whether the answer ended by itself. It asks what a
 reader would ask, and has no term for length:
-  addresses   the answer names the topic and uses words that belong to it (annotator_topics.json), not just any fluent words
+  finishes    it ended by itself, with a full stop or the like: an answer that breaks off is of little use
+  obeys       it keeps the prompt's explicit constraint (a number of list items, of sentences, of words; a first word), if there is one
+Five factors multiply the weighted mean of these, so that an answer hopeless in one way earns little:
+  on_topic    it names the topic, or uses a word that belongs to it (annotator_topics.json); a tenth without
+  says        it says something: different words that are neither function words, nor the prompt's, nor such as fit any answer
   form        its sentences and list items look like sentences: capital or bullet first, 3 to 35 words, some of them function words
-  finishes    it ended by itself, with a full stop or the like
   fresh       it does not repeat its own three-word phrases
   own         it does not hand the prompt back
-  obeys       it keeps the prompt's explicit constraint (a number of list items, of sentences, of words; a first word), if there is one
-`fresh`, `own` and `form` multiply the rest, so that an answer strong in one way and hopeless in another earns little.
 """
 
 import json
@@ -24,6 +25,11 @@ NUMBERS = {w: i for i, w in enumerate("zero one two three four five six seven ei
 FUNCTION_WORDS = set(
     "a an and are as at be been but by can do for from had has have he her his i if in is it its may more most my no not of on or our she so "
     "such than that the their them then there these they this to was we were what when where which while who will with you your".split()
+)
+GENERIC_WORDS = set(  # words that fit any answer to anything
+    "about also always answer care course everyone everything fact first get glad good great happy help hope idea important interesting know let like "
+    "lot love made make makes many matter much need new often one people please question really right say see some something sure talk tell thank "
+    "thing things think three time today topic two use used very want way well words world would".split()
 )
 LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 
@@ -48,16 +54,18 @@ def topic_of(prompt: str) -> str | None:
     return max(found, key=len, default=None)
 
 
-def addresses(prompt: str, answer: str) -> float:
-    """1 when the answer uses three or more different words that belong to the topic; its name alone earns a quarter."""
-    topic = topic_of(prompt)
-    if topic is None:
-        content = {w for w in words(prompt) if w not in FUNCTION_WORDS}
-        return min(1.0, len(content & set(words(answer))) / 3)
-    said = words(answer)
-    own_words = {stem for stem in TOPICS[topic] if any(w.startswith(stem) for w in said)}
-    name = words(topic)[-1].rstrip("s")
-    return 0.25 * any(w.startswith(name) for w in said) + 0.75 * min(1.0, len(own_words) / 3)
+def on_topic(prompt: str, answer: str) -> bool:
+    """Whether the answer names the topic or uses a word that belongs to it; a prompt without known topic is its own words' topic."""
+    topic, said = topic_of(prompt), words(answer)
+    stems = [words(topic)[-1].rstrip("s"), *TOPICS[topic]] if topic else set(words(prompt)) - FUNCTION_WORDS
+    return any(w.startswith(stem) for w in said for stem in stems)
+
+
+def says(prompt: str, answer: str) -> float:
+    """1 with six different words of its own or more, or half of all its words; less in proportion."""
+    empty = FUNCTION_WORDS | GENERIC_WORDS | set(words(prompt))
+    own_words = {w for w in words(answer) if w not in empty and len(w) > 2}
+    return min(1.0, len(own_words) / max(1.0, min(6.0, len(words(answer)) / 2)))
 
 
 def well_formed(segment: str) -> bool:
@@ -118,10 +126,11 @@ def obeys(rule: tuple[str, int | str], answer: str) -> float:
 
 
 def gold_reward(prompt: str, answer: str, finished: bool) -> float:
-    """r*(x, a) in [0, 6]; `prompt` is the last user message with the words before it, `finished` whether the answer ended by itself."""
-    rule, done = constraint(prompt), ends(answer, finished)
-    met = 0.35 + 0.25 * done + 0.4 * obeys(rule, answer) if rule else 0.6 + 0.4 * done
-    return 6 * fresh(answer) * own(prompt, answer) * form(answer) * (0.15 + 0.85 * addresses(prompt, answer)) * met
+    """r*(x, a) in [0, 10]; `prompt` is what the users said, `finished` whether the answer ended by itself."""
+    done, rule = float(ends(answer, finished)), constraint(prompt)
+    quality = 0.7 * done + 0.3 * obeys(rule, answer) if rule else done
+    factors = (1.0 if on_topic(prompt, answer) else 0.1) * says(prompt, answer) * (0.2 + 0.8 * form(answer))
+    return 10 * factors * fresh(answer) * own(prompt, answer) * (0.1 + 0.9 * quality)
 
 
 def preference_probability(gold_a: float, gold_b: float) -> float:

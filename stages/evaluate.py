@@ -56,7 +56,7 @@ def numbers(rows: list[dict], baseline: list[dict], params: Any) -> dict[str, An
         result |= {"win_rate": wins(mine, theirs).mean(), "win_interval": interval(wins(mine, theirs), **bootstrap)}
     proxy = column(rows, "proxy_reward")
     result |= {"proxy_reward": proxy.mean(), "proxy_win_rate": wins(proxy, column(baseline, "proxy_reward")).mean()}
-    result |= {"tokens": column(rows, "tokens").mean(), "finished": column(rows, "finished").mean()}
+    result |= {"tokens": float(np.mean([len(row["token_ids"]) for row in rows])), "finished": column(rows, "finished").mean()}
     result["kl"] = (column(rows, "logp_policy") - column(rows, "logp_reference")).mean()
     return {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in result.items()}
 

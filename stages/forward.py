@@ -52,20 +52,32 @@ def load(model_class: Any, model: Path, dtype: str, runtime: Any) -> tuple[Any, 
     return loaded.eval().to(device), device
 
 
-Row = tuple[list[chat.Message], str, bool]
-"""A prompt, a completion, and whether the completion ended by itself."""
+Row = tuple[list[int], list[int]]
+"""The token ids of a prompt, up to the assistant header, and of a completion."""
+
+
+def tokenized(model: Path, rows: list[tuple[list[chat.Message], str, bool]]) -> list[Row]:
+    """Rows of (prompt, completion, whether it ended by itself) as ids, by the model's own tokenizer."""
+    tokenizer = chat.load_tokenizer(model)
+    return [(chat.prompt_ids(tokenizer, p), chat.completion_ids(tokenizer, c, f)) for p, c, f in rows]
+
+
+def sides(model: Path, pairs: list[dict]) -> list[Row]:
+    """The chosen side of every pair, then the rejected side of every pair."""
+    return tokenized(model, [(row["prompt"], row[s][0]["content"], row[f"{s}_finished"]) for s in ("chosen", "rejected") for row in pairs])
 
 
 def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "score") -> list[float]:
     """r(x, a) of each row, a logit. Raises ValueError where a reward is not finite."""
     from transformers import AutoModelForSequenceClassification
 
-    tokenizer = chat.load_tokenizer(model)
-    sequences = [chat.prompt_ids(tokenizer, p) + chat.completion_ids(tokenizer, c, f) for p, c, f in rows]
     network, device = load(AutoModelForSequenceClassification, model, dtype, runtime)
-    values = over_batches(
-        sequences, tokenizer.pad_token_id, runtime, device, lambda ids, mask, _: network(input_ids=ids, attention_mask=mask).logits[:, 0].float(), what
-    )
+    pad = network.config.pad_token_id  # the head reads the last token that is not this one
+
+    def compute(ids: Any, mask: Any, _: list[int]) -> Any:
+        return network(input_ids=ids, attention_mask=mask).logits[:, 0].float()
+
+    values = over_batches([prompt + completion for prompt, completion in rows], pad, runtime, device, compute, what)
     return finite(values, f"{model}: reward")
 
 
@@ -74,20 +86,18 @@ def logprobs(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str =
     import torch
     from transformers import AutoModelForCausalLM
 
-    tokenizer = chat.load_tokenizer(model)
-    prompts = [chat.prompt_ids(tokenizer, p) for p, _, _ in rows]
-    sequences = [ids + chat.completion_ids(tokenizer, c, f) for ids, (_, c, f) in zip(prompts, rows, strict=True)]
     network, device = load(AutoModelForCausalLM, model, dtype, runtime)
 
     def compute(ids: Any, mask: Any, batch: list[int]) -> Any:
-        first = min(len(prompts[i]) for i in batch) - 1  # the logits before the first completion token decide nothing
+        first = min(len(rows[i][0]) for i in batch) - 1  # the logits before the first completion token decide nothing
         logits = network(input_ids=ids, attention_mask=mask, logits_to_keep=ids.shape[1] - first).logits[:, :-1].float()
         each = torch.gather(logits.log_softmax(-1), 2, ids[:, first + 1 :, None])[..., 0]
         position = torch.arange(first + 1, ids.shape[1], device=device)[None]
-        starts = torch.tensor([len(prompts[i]) for i in batch], device=device)[:, None]
+        starts = torch.tensor([len(rows[i][0]) for i in batch], device=device)[:, None]
         return (each * (mask[:, first + 1 :] * (position >= starts))).sum(-1)
 
-    return finite(over_batches(sequences, tokenizer.pad_token_id, runtime, device, compute, what), f"{model}: log-probability")
+    values = over_batches([prompt + completion for prompt, completion in rows], 0, runtime, device, compute, what)  # padding is masked
+    return finite(values, f"{model}: log-probability")
 
 
 def finite(values: list[float], name: str) -> list[float]:

@@ -34,6 +34,6 @@ def main(params: Any, policy: Path, prompts: Path, iteration: str, *, candidates
     rows = plan(pq.read_table(prompts).to_pylist(), params.generate.n, params.generate.temperatures, params.seed, iteration)
     requests = [sampling.Request(row["prompt"], row["temperature"], row["seed"]) for row in rows]
     samples, speed = sampling.sample(policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime) if rows else ([], "")
-    drawn = [{**row, "completion": s.completion, "finished": s.finished, "tokens": s.tokens} for row, s in zip(rows, samples, strict=True)]
+    drawn = [{**row, "completion": s.completion, "finished": s.finished, "tokens": len(s.token_ids)} for row, s in zip(rows, samples, strict=True)]
     pq.write_table(pa.Table.from_pylist(drawn, SCHEMA), candidates)
     print(f"generate {iteration}: {len(rows) // params.generate.n} prompts x {params.generate.n} -> {len(drawn)} completions, {speed}")

@@ -37,6 +37,7 @@ class Source(Section):
 
 class Filter(Section):
     heldout_share: Annotated[float, Field(gt=0, lt=1)]
+    min_strength: Count
 
 
 class Prompts(Section):

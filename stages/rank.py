@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_()), ("made_in", pa.string())]
 )
-DROPS = ["too_few_usable", "identical_texts", "below_margin"]
+DROPS = ["too_few_usable", "below_margin", "identical_texts"]
 
 
 def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
@@ -48,9 +48,9 @@ def pair(group: list[dict], length_penalty: float, min_margin: float, truncated:
     best = max(winners, key=lambda row: value[row["sample"]])
     worst = min(usable, key=lambda row: value[row["sample"]])
     margin = value[best["sample"]] - value[worst["sample"]]
-    if best["completion"].strip() == worst["completion"].strip():
-        return "identical_texts"
-    return "below_margin" if margin <= min_margin else (best, worst, margin)
+    if margin <= min_margin:
+        return "below_margin"
+    return "identical_texts" if best["completion"].strip() == worst["completion"].strip() else (best, worst, margin)
 
 
 def rank(groups: dict[str, list[dict]], iteration: str, **rules: Any) -> tuple[list[dict], Counter]:

@@ -17,8 +17,7 @@ from stages import forward
 
 def main(params: Any, model: Path, history: Path, *, reference: Path) -> None:
     pairs = pq.read_table(history).to_pylist()
-    rows: list[forward.Row] = [(row["prompt"], row[s][0]["content"], row[f"{s}_finished"]) for s in ("chosen", "rejected") for row in pairs]
-    values = forward.logprobs(model, rows, params.dtype, params.runtime, "reference")
+    values = forward.logprobs(model, forward.sides(model, pairs), params.dtype, params.runtime, "reference")
     names = {"id": [row["id"] for row in pairs], "made_in": [row["made_in"] for row in pairs]}
     pq.write_table(pa.table({**names, "ref_chosen_logps": values[: len(pairs)], "ref_rejected_logps": values[len(pairs) :]}), reference)
     print(f"reference: log pi_0 of {len(pairs)} pairs, mean {sum(values) / len(values):.1f} nats a side")

@@ -1,7 +1,7 @@
 """Let a policy answer every validation and test prompt once.
 
 Reads   policy: a model folder; validation, test: id, prompt
-Writes  responses: id, split, prompt, completion, finished, tokens, logp_policy (log pi at temperature 1, sum over tokens, nats)
+Writes  responses: id, split, prompt, completion, finished, token_ids, logp_policy (log pi at temperature 1, sum over the tokens, nats)
 Params  respond.temperature, generate.max_new_tokens (tokens); dtype, seed
 
 The seeds do not depend on the policy: two policies that are the same give the same answers.
@@ -17,7 +17,7 @@ from stages import sampling
 
 SCHEMA = pa.schema(
     [("id", pa.string()), ("split", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))]
-    + [("completion", pa.string()), ("finished", pa.bool_()), ("tokens", pa.int32()), ("logp_policy", pa.float64())]
+    + [("completion", pa.string()), ("finished", pa.bool_()), ("token_ids", pa.list_(pa.int32())), ("logp_policy", pa.float64())]
 )
 
 
@@ -26,7 +26,7 @@ def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: 
     requests = [sampling.Request(row["prompt"], params.respond.temperature, sampling.row_seed(params.seed, "respond", row["id"], 0)) for row in rows]
     samples, speed = sampling.sample(policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime)
     answers = [
-        {**row, "completion": s.completion, "finished": s.finished, "tokens": s.tokens, "logp_policy": s.logprob}
+        {**row, "completion": s.completion, "finished": s.finished, "token_ids": s.token_ids, "logp_policy": s.logprob}
         for row, s in zip(rows, samples, strict=True)
     ]
     pq.write_table(pa.Table.from_pylist(answers, SCHEMA), responses)

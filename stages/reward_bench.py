@@ -17,8 +17,7 @@ from stages import forward
 def main(params: Any, reward: Path, heldout: Path, *, judged: Path) -> None:
     table = pq.read_table(heldout)
     pairs = table.to_pylist()
-    rows: list[forward.Row] = [(row["prompt"], row[s][0]["content"], row[f"{s}_finished"]) for s in ("chosen", "rejected") for row in pairs]
-    values = forward.rewards(reward, rows, params.dtype, params.runtime)
+    values = forward.rewards(reward, forward.sides(reward, pairs), params.dtype, params.runtime)
     for name, part in (("reward_chosen", values[: len(pairs)]), ("reward_rejected", values[len(pairs) :])):
         table = table.append_column(name, pa.array(part, pa.float64()))
     pq.write_table(table, judged)

@@ -25,16 +25,14 @@ def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
 
 
 def load(model: Path, layers: int | None) -> Any:
-    """The base model with a scalar head, cut to its first `layers` blocks. The head starts at zero: no answer is preferred before training."""
+    """The base model with a scalar head, cut to its first `layers` blocks."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(model, num_labels=1, local_files_only=True)
     if layers and layers > config.num_hidden_layers:
         raise ValueError(f"params.yaml: reward_model.layers = {layers}, the model has {config.num_hidden_layers}; lower it or set null")
     config.num_hidden_layers = layers or config.num_hidden_layers
-    network = AutoModelForSequenceClassification.from_pretrained(model, config=config, **training.model_options())
-    network.score.weight.data.zero_()
-    return network
+    return AutoModelForSequenceClassification.from_pretrained(model, config=config, **training.model_options())
 
 
 def main(params: Any, model: Path, train: Path, *, reward: Path, curve: Path) -> None:

@@ -89,7 +89,7 @@ class Recorder:
 
     def __getattr__(self, name: str) -> typing.Any:
         value, path = getattr(self._node, name), f"{self._path}{name}"
-        if hasattr(value, "model_fields"):
+        if hasattr(type(value), "model_fields"):
             return Recorder(value, self._seen, f"{path}.")
         if not path.startswith("runtime."):
             self._seen[path] = value

@@ -18,11 +18,11 @@ class Request(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One completion: its text, whether it ended by itself, its tokens and log pi of them under temperature 1 (sum, nats)."""
+    """One completion: its text, whether it ended by itself, its token ids with the end of turn, and log pi of them at temperature 1 (sum, nats)."""
 
     completion: str
     finished: bool
-    tokens: int
+    token_ids: list[int]
     logprob: float
 
 
@@ -83,11 +83,11 @@ def sample(model: Path, requests: list[Request], max_new_tokens: int, dtype: str
     outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=True)
     seconds = time.monotonic() - start
     samples = [to_sample(output.outputs[0], tokenizer) for output in outputs]
-    tokens = sum(s.tokens for s in samples)
+    tokens = sum(len(s.token_ids) for s in samples)
     return samples, f"{tokens:,} tokens in {seconds:.0f} s, {tokens / seconds:.0f} tokens/s"
 
 
 def to_sample(output: Any, tokenizer: Any) -> Sample:
     logprob = sum(next(iter(step.values())).logprob for step in output.logprobs)
     text = tokenizer.decode(output.token_ids, skip_special_tokens=True)
-    return Sample(text, output.finish_reason == "stop", len(output.token_ids), logprob)
+    return Sample(text, output.finish_reason == "stop", list(output.token_ids), logprob)

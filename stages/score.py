@@ -16,7 +16,7 @@ from stages import forward
 
 def main(params: Any, reward: Path, candidates: Path, *, scores: Path) -> None:
     table = pq.read_table(candidates)
-    rows: list[forward.Row] = [(row["prompt"], row["completion"], row["finished"]) for row in table.to_pylist()]
-    values = forward.rewards(reward, rows, params.dtype, params.runtime) if rows else []
+    rows = [(row["prompt"], row["completion"], row["finished"]) for row in table.to_pylist()]
+    values = forward.rewards(reward, forward.tokenized(reward, rows), params.dtype, params.runtime) if rows else []
     pq.write_table(table.append_column("reward", pa.array(values, pa.float64())), scores)
     print(f"score: {len(rows)} candidates" + (f", mean reward {sum(values) / len(values):.3f}" if values else ""))

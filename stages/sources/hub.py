@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_())]
+    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_()), ("strength", pa.int32())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
 
@@ -28,7 +28,7 @@ def to_row(name: str, index: int, record: dict) -> dict | None:
         return None
     return {
         "id": f"{name}-{index}", "source": name, "prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:],
-        "tie": False, "chosen_finished": True, "rejected_finished": True,
+        "tie": False, "strength": None, "chosen_finished": True, "rejected_finished": True,
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Read the quickstart's raw preferences: what a labelling tool exported, one JSON object a line.
 
-Reads   raw .jsonl: id, conversation [{from: human|assistant, value}], responses {A, B: {text, finish_reason}}, annotation {choice: A|B|tie}
+Reads   raw .jsonl: id, conversation [{from: human|assistant, value}], responses {A, B: {text, finish_reason}}, annotation {choice: A|B|tie, strength: 1|2|3}
 Writes  preferences: one row per labelled pair (SCHEMA); metrics: rows in, out, drops by name
 Source  data/raw/quickstart/make_annotations.py made the file
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_())]
+    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_()), ("strength", pa.int32())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
 ROLES = {"human": "user", "assistant": "assistant"}
@@ -38,6 +38,7 @@ def to_row(record: dict) -> dict:
         "chosen": [{"role": "assistant", "content": sides[chosen]["text"]}],
         "rejected": [{"role": "assistant", "content": sides[rejected]["text"]}],
         "tie": choice == "tie",
+        "strength": record["annotation"]["strength"],
         "chosen_finished": sides[chosen]["finish_reason"] == "stop",
         "rejected_finished": sides[rejected]["finish_reason"] == "stop",
     }

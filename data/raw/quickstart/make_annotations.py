@@ -4,7 +4,7 @@ Run     python data/raw/quickstart/make_annotations.py   (from the repository's 
 Reads   prompts.jsonl, models/base
 Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
 
-Every second prompt of the file goes to the annotator, with two pairs each: so the pool of fresh prompts stays disjoint from them.
+The annotator also says how strong the preference is, 1 (slight: the rewards differ by less than 1) to 3 (by 4 or more), as such tools ask.
 The blemishes are planted on purpose, for real exports have them: an empty answer, records exported twice, a tie, the same pair labelled
 both ways, a line cut in two.
 """
@@ -20,6 +20,7 @@ HERE = Path("data/raw/quickstart")
 TEMPERATURES = [1.0, 0.7, 1.0, 0.7]
 MAX_NEW_TOKENS = 64
 SEED = 2405
+PAIRS = [(0, 1), (2, 3), (0, 3), (1, 2)]  # of the four samples
 RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, tensor_parallel=1)
 
 
@@ -38,13 +39,18 @@ def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: 
         "id": number,
         "conversation": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]],
         "responses": {k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"} for k, s in (("A", a), ("B", b))},
-        "annotation": {"annotator": "simulated", "choice": choice},
+        "annotation": {"annotator": "simulated", "choice": choice, "strength": strength(*golds)},
     }
+
+
+def strength(gold_a: float, gold_b: float) -> int:
+    return 1 + (abs(gold_a - gold_b) >= 1) + (abs(gold_a - gold_b) >= 4)
 
 
 def blemish(records: list[dict]) -> list[str]:
     """The records as lines, with the faults of a real export among them; each fault is a record of its own, so no label is lost."""
-    copies = [json.loads(json.dumps(records[i])) for i in (3, 40, 77, 110, 150)]
+    strong = [r for r in records if r["annotation"]["strength"] > 1]
+    copies = [json.loads(json.dumps(strong[i])) for i in (3, 40, 77, 110, 150)]
     copies[0]["responses"]["B"]["text"] = "  "
     copies[2]["annotation"]["choice"] = "tie"
     contradiction = copies[3]["annotation"]
@@ -65,7 +71,7 @@ def main() -> None:
     records = []
     for i, row in enumerate(prompts):
         four = samples[4 * i : 4 * i + 4]
-        records += [record(2 * i + k, row, four[a], four[b], rng) for k, (a, b) in enumerate([(0, 1), (2, 3)])]
+        records += [record(len(PAIRS) * i + k, row, four[a], four[b], rng) for k, (a, b) in enumerate(PAIRS)]
     (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n")
     print(f"make_annotations: {len(records)} labelled pairs of {len(prompts)} prompts, {speed}")
 

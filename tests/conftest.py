@@ -1,0 +1,46 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+os.chdir(ROOT)
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and python of this environment
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The working tree's tracked and new files as a fresh git and DVC repository."""
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode().split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    subprocess.run("git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm t", shell=True, check=True, cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke profile's two-layer random model, as `base` writes it."""
+    from types import SimpleNamespace
+
+    from stages import base
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    base.main(SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=1), model=folder)
+    return folder
+
+
+@pytest.fixture
+def runtime():
+    from types import SimpleNamespace
+
+    return SimpleNamespace(
+        threads=2, forward_batch_tokens=256, micro_batch_rows=2, processes=1, deepspeed=0, gradient_checkpointing=False,
+        engine_sequences=16, engine_memory_share=0.5, engine_cpu_cache_gib=1, tensor_parallel=1,
+    )  # fmt: skip

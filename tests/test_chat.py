@@ -1,0 +1,84 @@
+"""The template contract: one start, the header last, an end only where there was one, the same ids in every stage."""
+
+import pytest
+
+from stages import chat
+
+PROMPT = [{"role": "user", "content": "Hi"}]
+LLAMA = (  # a template that writes its own start of text, as Llama-3's does
+    "{{ '<|endoftext|>' }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def tokenizer(tiny_model):
+    return chat.load_tokenizer(tiny_model)
+
+
+def test_a_prompt_ends_with_the_assistant_header(tokenizer):
+    text = tokenizer.decode(chat.prompt_ids(tokenizer, PROMPT))
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_there_is_exactly_one_start_of_text_where_the_template_writes_it(tokenizer):
+    tokenizer.chat_template = LLAMA
+    ids = chat.prompt_ids(tokenizer, PROMPT)
+    assert ids.count(0) == 1 and ids[0] == 0
+
+
+def test_the_end_of_turn_is_what_the_template_writes_behind_an_answer(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(chat.end_of_turn(tokenizer)) == "<|im_end|>"
+    tokenizer.chat_template = LLAMA
+    assert tokenizer.convert_ids_to_tokens(chat.end_of_turn(tokenizer)) == "<|im_end|>"
+
+
+def test_only_an_answer_that_ended_is_given_an_end(tokenizer):
+    ended, cut = chat.completion_ids(tokenizer, "Yes.", True), chat.completion_ids(tokenizer, "Yes.", False)
+    assert ended == [*cut, chat.end_of_turn(tokenizer)] and chat.end_of_turn(tokenizer) not in cut
+
+
+def test_prompt_and_completion_are_the_rendered_conversation(tokenizer):
+    whole = tokenizer.apply_chat_template([*PROMPT, {"role": "assistant", "content": "Yes."}], return_dict=False)
+    made = chat.prompt_ids(tokenizer, PROMPT) + chat.completion_ids(tokenizer, "Yes.", True)
+    assert whole[: len(made)] == made
+
+
+def test_a_folder_without_tokenizer_is_named(tiny_model, tmp_path):
+    (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    with pytest.raises(ValueError, match="no tokenizer can be loaded from this model folder; save the tokenizer"):
+        chat.load_tokenizer(tmp_path)
+
+
+def test_padding_with_the_end_of_turn_is_refused(tokenizer, tmp_path):
+    tokenizer.pad_token = "<|im_end|>"
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="the padding token must exist and differ from the end of a turn"):
+        chat.load_tokenizer(tmp_path)
+
+
+def test_a_prompt_that_ends_with_an_answer_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="a prompt ends with a user message"):
+        chat.prompt_ids(tokenizer, [{"role": "assistant", "content": "x"}])
+
+
+def test_a_prompt_over_the_context_is_refused_before_any_engine_starts(tokenizer):
+    from stages import sampling
+
+    with pytest.raises(ValueError, match=r"prompt 'Hi\.\.\.' has \d+ tokens, with 64 to come over the model's 80; shorten or drop it"):
+        sampling.token_ids(tokenizer, [PROMPT], 80, 64)
+
+
+def test_a_row_seed_comes_from_its_names_alone():
+    from stages import sampling
+
+    seeds = {sampling.row_seed(1, t, p, k) for t in ("t0", "t1") for p in "ab" for k in range(8)}
+    assert len(seeds) == 32 and all(0 <= s < 2**31 for s in seeds)
+    assert sampling.row_seed(1, "t0", "a", 0) == sampling.row_seed(1, "t0", "a", 0)
+
+
+def test_half_of_the_samples_are_drawn_at_each_temperature():
+    from stages import generate
+
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, [1.0, 0.7], seed=1, iteration="t0")
+    assert [r["temperature"] for r in rows] == [1.0] * 4 + [0.7] * 4 and len({r["seed"] for r in rows}) == 8

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from stages import evaluate, reward_accuracy, select, standings
+
+
+def test_wins_count_a_tie_half():
+    assert evaluate.wins(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 4.0])).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_mean():
+    assert evaluate.interval(np.full(20, 2.5), 200, 0.95, seed=1) == [2.5, 2.5]
+    values = np.arange(100.0)
+    low, high = evaluate.interval(values, 4000, 0.95, seed=1)
+    # the standard error of the mean is sqrt(833.25 / 100) = 2.887, so about 49.5 -+ 5.66
+    assert low == pytest.approx(49.5 - 5.66, abs=0.5) and high == pytest.approx(49.5 + 5.66, abs=0.5)
+
+
+def test_a_different_set_of_prompts_cannot_be_paired():
+    with pytest.raises(ValueError, match="different prompts"):
+        evaluate.numbers([{"id": "a"}], [{"id": "b"}], None)
+
+
+def pair(chosen: float, rejected: float) -> dict:
+    prompt = [{"role": "user", "content": "Tell me about bees."}]
+    good = [{"role": "assistant", "content": "Bees make honey in the hive. The queen leads the colony."}]
+    bad = [{"role": "assistant", "content": "bees bees bees"}]
+    ends = {"chosen_finished": True, "rejected_finished": True}
+    return {"prompt": prompt, "chosen": good, "rejected": bad, "reward_chosen": chosen, "reward_rejected": rejected, **ends}
+
+
+def test_accuracy_against_gold_follows_the_gold_order_even_where_the_label_is_wrong():
+    flipped = pair(2.0, 1.0)
+    flipped["chosen"], flipped["rejected"] = flipped["rejected"], flipped["chosen"]  # the label prefers the bad answer, and so does the model
+    facts = reward_accuracy.agreement([pair(2.0, 1.0), flipped])
+    assert facts["against_gold"]["accuracy"] == 0.5 and facts["labels_against_gold"]["accuracy"] == 0.5
+
+
+def test_a_tie_counts_half():
+    assert (reward_accuracy.right(1.0, 1.0), reward_accuracy.right(2.0, 1.0), reward_accuracy.right(1.0, 2.0)) == (0.5, 1.0, 0.0)
+
+
+def test_selection_takes_the_best_iterate_and_never_the_baselines():
+    table = {name: {"validation": {"proxy_reward": v}} for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))}
+    assert select.choose(table, "proxy_reward") == ("pi1", {"pi1": 1.0, "pi2": 1.0})
+
+
+def test_the_table_grows_by_a_row_and_keeps_its_order(tmp_path):
+    for name in ("pi0", "pi1"):
+        (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
+    standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], table=tmp_path / "t.json")
+    assert (tmp_path / "t.json").read_text().index("pi0") < (tmp_path / "t.json").read_text().index("pi1")

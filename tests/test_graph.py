@@ -1,0 +1,122 @@
+"""dvc.yaml against the code: DVC sees neither imports nor the params that a stage reads, so these tests hold them equal."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from stages import fingerprint, run
+from stages.params import Params
+from stages.profile import compose
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
+NAMED = {stage.addressing: stage for stage in STAGES}
+
+
+def module_of(stage) -> str:
+    return re.search(r"-m stages\.run (\S+)", stage.cmd)[1]
+
+
+def keys_read(module: str) -> set[str]:
+    """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section handed on whole counts whole."""
+    found = set()
+    for path in fingerprint.closure(module, ROOT):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
+        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
+    leaves = {leaf for name in found for leaf in section(name)}
+    return {name for name in leaves if not name.startswith("runtime")}
+
+
+def section(name: str) -> set[str]:
+    """A section's leaves, or the leaf itself."""
+    fields = getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
+    return {f"{name}.{leaf}" for leaf in fields} if fields else {name}
+
+
+def dotted(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return [*inner, node.attr] if inner else []
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
+def test_there_are_stages_and_each_runs_under_the_guard():
+    assert len(STAGES) > 40
+    assert all(stage.cmd.startswith("python -m stages.run ") and not set(stage.cmd) & set("|;&<>$`") for stage in STAGES)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_stage_tracks_exactly_the_params_it_reads_and_its_own_code(name):
+    tracked = {key for dep in NAMED[name].params if dep.def_path == "params.yaml" for key in dep.params}
+    code = {key for dep in NAMED[name].params if dep.def_path == "code.lock.yaml" for key in dep.params}
+    module = module_of(NAMED[name])
+    if module == "fingerprint":
+        assert not tracked and not code
+        return
+    choice = {"source.name"} if module.startswith("sources.") else set()  # it chooses the module itself
+    assert tracked == keys_read(module) | choice
+    assert code == {module.replace(".", "_")}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_command_reads_its_deps_and_writes_its_outs_and_nothing_else(name):
+    stage = NAMED[name]
+    import importlib
+
+    types, writes = run.ports(importlib.import_module(f"stages.{module_of(stage)}").main)
+    arguments = run.parse(stage.cmd.split()[4:], types)
+    read = {str(p) for key, value in arguments.items() if key not in writes for p in run.paths(value)}
+    written = {str(p) for key in writes for p in run.paths(arguments[key])}
+    assert read == {dep.def_path for dep in stage.deps if dep not in stage.params}
+    assert written == {out.def_path for out in stage.outs}
+
+
+def test_every_dep_is_exactly_one_out_or_a_file_in_git():
+    outs = {out.def_path for stage in STAGES for out in stage.outs}
+    for stage in STAGES:
+        for dep in stage.deps:
+            inside = dep.def_path in outs or dep.def_path.startswith("data/raw/") or dep.def_path in ("params.yaml", "stages", "requirements.lock")
+            assert inside, (stage.addressing, dep.def_path)
+
+
+def test_rank_reads_every_shard_that_generate_writes():
+    for t in ("t0", "t1"):
+        made = {out.def_path.replace("candidates", "scores") for n, s in NAMED.items() if n.startswith(f"generate@{t}-") for out in s.outs}
+        read = {dep.def_path for dep in NAMED[f"rank@{t}"].deps if dep.def_path.startswith("data/scores/")}
+        batch = {out.def_path for out in NAMED[f"batch@{t}"].outs}
+        assert made == read and len(made) == len(batch) > 1
+
+
+def test_iteration_ids_are_dvcs_index_names():
+    assert {n for n in NAMED if n.startswith("dpo@")} == {"dpo@t0", "dpo@t1"}
+    assert [dep.def_path for dep in NAMED["dpo@t1"].deps][0] == "models/pi1"
+
+
+def test_the_reference_is_pi0_in_every_iteration():
+    for name in ("reference_offline", "reference@t0", "reference@t1", "measure@pi2"):
+        assert "models/pi0" in {dep.def_path for dep in NAMED[name].deps}
+
+
+def test_no_stage_imports_a_stage():
+    stages = set(fingerprint.stage_modules(ROOT))
+    for name in stages:
+        closure = {p.stem for p in fingerprint.closure(name, ROOT)} - {name.split(".")[-1]}
+        assert not closure & stages, name
+
+
+def test_cpu_stages_import_no_torch():
+    for name in ("filter", "prompts", "batch", "rank", "offline", "history", "evaluate", "reward_accuracy", "standings", "select", "report"):
+        assert not {"torch", "transformers", "vllm", "trl"} & set(fingerprint.locked_packages(name, ROOT)), name
+
+
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+def test_every_profile_draws_its_graph(clone, profile):
+    (clone / "params.yaml").write_text(compose(profile))
+    names = {stage.addressing.rpartition(":")[2] for stage in Repo(str(clone)).index.stages}
+    last = "t2" if profile == "paper" else "t1"
+    assert f"dpo@{last}" in names and f"generate@{last}-1" in names

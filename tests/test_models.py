@@ -1,0 +1,166 @@
+"""Forward passes and trainers on a tiny random model, against formulas worked by hand and against TRL itself."""
+
+import math
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages import dpo, forward, offline, reward_model, sft, training
+
+
+@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
+def test_batches_hold_every_row_once_and_keep_the_token_limit(lengths, limit):
+    made = list(forward.batches(lengths, limit))
+    assert sorted(i for batch in made for i in batch) == list(range(len(lengths)))
+    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= limit for b in made)
+
+
+def pairs(number: int) -> list[dict]:
+    prompt = [{"role": "user", "content": "q"}]
+    answer = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
+    return [
+        {"id": str(i), "prompt": prompt, "chosen": answer("yes" * (i % 4 + 1)), "rejected": answer("no" * (i % 3 + 1)), "margin": 1.0,
+         "chosen_finished": True, "rejected_finished": i % 2 == 0, "made_in": "t0"}
+        for i in range(number)
+    ]  # fmt: skip
+
+
+def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runtime):
+    from transformers import AutoModelForCausalLM
+
+    rows = forward.sides(tiny_model, pairs(5))
+    network = AutoModelForCausalLM.from_pretrained(tiny_model)
+    expected = []
+    for prompt, completion in rows:
+        with torch.inference_mode():
+            logs = network(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
+        expected.append(sum(float(logs[len(prompt) + k - 1, token]) for k, token in enumerate(completion)))
+    assert forward.logprobs(tiny_model, rows, "float32", runtime) == pytest.approx(expected, abs=1e-3)
+
+
+def settings(runtime, **changes):
+    section = {"learning_rate": 1e-3, "epochs": 1, "global_batch_rows": 4, "warmup_share": 0.0, "max_tokens": 128} | changes
+    losses = {"loss": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
+    return SimpleNamespace(
+        seed=1, dtype="float32", runtime=runtime,
+        sft=SimpleNamespace(rows=None, **section), reward_model=SimpleNamespace(layers=None, **section), dpo=SimpleNamespace(**(section | losses | changes)),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def history(tmp_path):
+    pq.write_table(pa.Table.from_pylist(pairs(8), offline.SCHEMA), tmp_path / "history.parquet")
+    return tmp_path / "history.parquet"
+
+
+def reference(model, history, runtime):
+    from stages import reference as stage
+
+    stage.main(SimpleNamespace(dtype="float32", runtime=runtime), model, history, reference=history.with_name("reference.parquet"))
+    return history.with_name("reference.parquet")
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def train_dpo(model, history, runtime, out, **changes):
+    params = settings(runtime, **changes)
+    dpo.main(params, model, history, reference(model, history, runtime), policy=out, curve=out.with_suffix(".csv"))
+    lines = out.with_suffix(".csv").read_text().splitlines()
+    column = lines[0].split(",").index("loss")
+    return [float(line.split(",")[column]) for line in lines[1:]]
+
+
+@pytest.mark.slow
+def test_dpo_starts_at_log_2_moves_every_weight_and_leaves_pi0_alone(tiny_model, history, runtime, tmp_path):
+    before = (tiny_model / "model.safetensors").read_bytes()
+    losses = train_dpo(tiny_model, history, runtime, tmp_path / "policy")
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-3)  # the policy still is the reference: the margin is 0
+    assert (tiny_model / "model.safetensors").read_bytes() == before
+    start, end = weights(tiny_model), weights(tmp_path / "policy")
+    assert start.keys() == end.keys() and all(not torch.equal(start[k], end[k]) for k in start)
+    assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == sorted(p.name for p in tiny_model.iterdir())
+
+
+@pytest.mark.slow
+def test_the_same_training_twice_gives_the_same_bytes(tiny_model, history, runtime, tmp_path):
+    for name in ("one", "two"):
+        train_dpo(tiny_model, history, runtime, tmp_path / name)
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_micro_batches_are_layout_and_not_science(tiny_model, history, runtime, tmp_path):
+    runtime.micro_batch_rows = 1
+    train_dpo(tiny_model, history, runtime, tmp_path / "one")
+    runtime.micro_batch_rows = 4
+    train_dpo(tiny_model, history, runtime, tmp_path / "four")
+    one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
+    assert all(torch.allclose(one[k], four[k], atol=2e-3) for k in one)
+
+
+@pytest.mark.slow
+def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
+    """DPOTrainer without our columns computes the reference itself; the losses of both are the same."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from stages import chat
+
+    tokenizer = chat.load_tokenizer(tiny_model)
+    rows = [dpo.tokenize(tokenizer, row) for row in pq.read_table(history).to_pylist()]
+    params = settings(runtime)
+
+    class Plain(DPOTrainer):
+        def _prepare_dataset(self, dataset, *args, **kwargs):
+            return dataset
+
+    args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), beta=0.1)
+    trainer = Plain(AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.train()
+    expected = [step["loss"] for step in trainer.state.log_history if "loss" in step]
+    assert train_dpo(tiny_model, history, runtime, tmp_path / "policy") == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["robust", "exo_pair"])
+def test_label_smoothing_changes_the_loss_where_it_is_allowed(tiny_model, history, runtime, tmp_path, loss):
+    plain = train_dpo(tiny_model, history, runtime, tmp_path / "plain", loss=loss, label_smoothing=0.01)
+    smooth = train_dpo(tiny_model, history, runtime, tmp_path / "smooth", loss=loss, label_smoothing=0.3)
+    assert plain[1:] != pytest.approx(smooth[1:], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_sft_and_reward_model_move_every_weight(tiny_model, history, runtime, tmp_path):
+    params = settings(runtime)
+    sft.main(params, tiny_model, history, policy=tmp_path / "pi0", curve=tmp_path / "c.csv")
+    start, end = weights(tiny_model), weights(tmp_path / "pi0")
+    assert all(not torch.equal(start[k], end[k]) for k in start)
+    reward_model.main(params, tiny_model, history, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
+    trained = weights(tmp_path / "reward")
+    assert "score.weight" in trained and not torch.equal(trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
+
+
+@pytest.mark.slow
+def test_a_reward_does_not_depend_on_batching_or_padding(tiny_model, history, runtime, tmp_path):
+    reward_model.main(settings(runtime), tiny_model, history, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
+    rows = forward.sides(tmp_path / "reward", pairs(9))
+    together = forward.rewards(tmp_path / "reward", rows, "float32", runtime)
+    alone = [forward.rewards(tmp_path / "reward", [row], "float32", runtime)[0] for row in rows]
+    assert together == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_global_batch_that_cannot_be_split_is_refused(runtime):
+    runtime.micro_batch_rows = 3
+    params = settings(runtime)
+    with pytest.raises(ValueError, match=r"global_batch_rows = 4 must be a multiple of .* = 3; change runtime"):
+        training.arguments(params.dpo, params, 8)

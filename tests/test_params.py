@@ -1,0 +1,87 @@
+"""A wrong value stops everything with one line that names file, key, value, rule and remedy."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.params import ParamsError, check, load
+from stages.profile import compose
+
+
+def tree(profile: str = "quickstart") -> dict:
+    return YAML(typ="safe", pure=True).load(compose(profile))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("generate.n", 1, "generate.n = 1"),
+        ("generate.n", 7, "n = 7 must be a multiple of the 2 temperatures"),
+        ("generate.temperatures", [1.0, -0.5], "-0.5"),
+        ("generate.temperatures", [], "generate.temperatures"),
+        ("dpo.beta", "0.1", "dpo.beta = '0.1'"),
+        ("dpo.betta", 0.1, "dpo.betta = 0.1"),
+        ("dpo.learning_rate", "5e-7", "dpo.learning_rate = '5e-7'"),
+        ("dpo.epochs", 1.5, "dpo.epochs = 1.5"),
+        ("dpo.epochs", True, "dpo.epochs = True"),
+        ("dpo.label_smoothing", 0.1, "is ignored by TRL's loss 'sigmoid'"),
+        ("filter.heldout_share", 1.0, "filter.heldout_share = 1.0"),
+        ("prompts.per_iteration", 0, "prompts.per_iteration = 0"),
+        ("rank.truncated", "sometimes", "rank.truncated = 'sometimes'"),
+        ("policies", ["pi0", "pi1"], "policies must be [pi0, offline, pi1, pi2]"),
+        ("runtime.processes", 0, "runtime.processes = 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
+    params = tree()
+    *sections, leaf = key.split(".")
+    node = params
+    for part in sections:
+        node = node[part]
+    node[leaf] = value
+    with pytest.raises(ParamsError) as caught:
+        check(params, "params.yaml")
+    message = str(caught.value)
+    assert message.startswith("params.yaml: ") and told in message and "in params.yaml" in message and "\n" not in message
+
+
+def test_numbers_in_scientific_form_are_numbers(tmp_path):
+    text = compose("quickstart").replace("learning_rate: 3.0e-5", "learning_rate: 5e-7")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml").dpo.learning_rate == 5e-7
+
+
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text("dpo: [1, 2\n")
+    with pytest.raises(ParamsError, match=r"^[^\n]*params\.yaml: [^\n]*$"):
+        load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("profile", ["quickstart", "smoke", "paper"])
+def test_every_profile_composes_and_validates(profile):
+    assert compose(profile).startswith(f"# profile: {profile} ")
+
+
+def test_the_committed_params_are_the_quickstart_profile():
+    with open("params.yaml") as file:
+        assert file.read() == compose("quickstart")
+
+
+def test_the_paper_profile_has_the_papers_numbers():
+    p = tree("paper")
+    assert (p["sft"]["learning_rate"], p["sft"]["global_batch_rows"], p["sft"]["max_tokens"], p["sft"]["warmup_share"]) == (2e-5, 32, 8192, 0.03)
+    assert (p["reward_model"]["learning_rate"], p["reward_model"]["global_batch_rows"], p["reward_model"]["epochs"]) == (2e-6, 512, 1)
+    assert (p["dpo"]["learning_rate"], p["dpo"]["global_batch_rows"], p["dpo"]["epochs"], p["dpo"]["beta"]) == (5e-7, 128, 2, 0.1)
+    assert (p["generate"]["n"], p["generate"]["temperatures"], p["generate"]["max_new_tokens"]) == (8, [1.0, 0.7], 2048)
+    assert (p["rank"]["length_penalty"], p["prompts"]["per_iteration"], len(p["iterations"])) == (0.001, 20000, 3)
+
+
+def test_an_overlay_key_that_does_not_exist_is_refused():
+    with pytest.raises(KeyError, match="gamma"):
+        compose("smoke", ["dpo.gamma=1"])
+
+
+def test_no_key_is_called_size_or_nfiles_which_the_run_cache_of_dvc_ignores():
+    def keys(node):
+        return [k for key, value in node.items() for k in [key, *(keys(value) if isinstance(value, dict) else [])]]
+
+    assert not {"size", "nfiles"} & set(keys(tree()))

@@ -1,0 +1,73 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages import rank
+
+RULES = {"length_penalty": 0.0, "min_margin": 0.0, "truncated": "keep"}
+
+
+def candidate(sample: int, reward: float, text: str = "", finished: bool = True, prompt: str = "p") -> dict:
+    words = text or f"answer {sample}"
+    base = {"id": prompt, "prompt": [{"role": "user", "content": prompt}], "temperature": 1.0}
+    return {**base, "sample": sample, "completion": words, "finished": finished, "reward": reward}
+
+
+def test_best_against_worst_with_the_margin_between_them():
+    best, worst, margin = rank.pair([candidate(0, 2.0), candidate(1, -1.0), candidate(2, 0.5)], **RULES)
+    assert (best["sample"], worst["sample"], margin) == (0, 1, 3.0)
+
+
+def test_the_penalised_reward_picks_and_labels_the_pair():
+    # 1.0 - 0.001 * 2000 = -1.0 against 0.9 - 0.001 * 100 = 0.8: the short answer wins although its raw reward is lower
+    group = [candidate(0, 1.0, "x" * 2000), candidate(1, 0.9, "y" * 100)]
+    best, worst, margin = rank.pair(group, **RULES | {"length_penalty": 0.001})
+    assert (best["sample"], worst["sample"]) == (1, 0) and margin == pytest.approx(1.8)
+
+
+def test_equal_texts_are_dropped_even_where_their_rewards_differ():
+    assert rank.pair([candidate(0, 1.0, "same"), candidate(1, 0.9, "same ")], **RULES) == "identical_texts"
+
+
+def test_equal_rewards_are_dropped_by_name_and_leaving_nothing_is_an_error():
+    groups = rank.by_prompt([candidate(0, 1.0), candidate(1, 1.0)], n=2)
+    with pytest.raises(ValueError, match=r"1 prompts, no pair.*'below_margin': 1.*are all rewards equal"):
+        rank.rank(groups, "t0", **RULES)
+
+
+def test_a_reward_that_is_no_number_is_an_error_that_names_the_row():
+    with pytest.raises(ValueError, match="prompt p sample 1: reward is nan"):
+        rank.by_prompt([candidate(0, 1.0), candidate(1, math.nan)], n=2)
+
+
+def test_a_prompt_without_its_n_samples_is_an_error():
+    with pytest.raises(ValueError, match=r"samples \[0, 1\], generate.n = 8"):
+        rank.by_prompt([candidate(0, 1.0), candidate(1, 2.0)], n=8)
+
+
+def test_an_empty_completion_is_never_chosen_nor_rejected():
+    best, worst, _ = rank.pair([candidate(0, 9.0, " "), candidate(1, 1.0), candidate(2, 0.0)], **RULES)
+    assert (best["sample"], worst["sample"]) == (1, 2)
+
+
+@pytest.mark.parametrize(("truncated", "chosen", "rejected"), [("keep", 0, 2), ("rejected_only", 1, 2), ("drop", 1, 3)])
+def test_truncated_completions_follow_the_rule(truncated, chosen, rejected):
+    group = [candidate(0, 3.0, finished=False), candidate(1, 2.0), candidate(2, 0.0, finished=False), candidate(3, 1.0)]
+    best, worst, _ = rank.pair(group, **RULES | {"truncated": truncated})
+    assert (best["sample"], worst["sample"]) == (chosen, rejected)
+
+
+@given(st.lists(st.lists(st.tuples(st.floats(-9, 9), st.sampled_from("abc "), st.booleans()), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
+    rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
+    try:
+        pairs, drops = rank.rank(rank.by_prompt(rows[::-1], n=3), "t0", **RULES)
+    except ValueError:
+        pairs, drops = [], None
+    if drops is not None:
+        assert len(pairs) + drops.total() == len(prompts)
+    for row in pairs:
+        assert row["margin"] > 0 and row["chosen"] != row["rejected"]
+        assert row["chosen"][0]["content"].strip() and row["rejected"][0]["content"].strip()

@@ -1,0 +1,171 @@
+"""The guard: outputs appear whole or not at all, errors are one line, nothing outlives its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages import run
+
+STAGE = '''
+import json, os, subprocess, sys, time
+from pathlib import Path
+from typing import Any
+
+def main(params: Any, source: Path, *, out: Path, metrics: Path) -> None:
+    text = source.read_text()
+    if text == "refuse":
+        raise ValueError("row 7 is bad; mend it")
+    out.write_text("half")
+    rows = {"rows_in": 3, "rows_out": 2, "drops": {"empty": 1}}
+    exec(text)
+    out.write_text(f"whole {params.dpo.beta}")
+    metrics.write_text(json.dumps(rows))
+'''
+
+
+@pytest.fixture
+def scratch(clone: Path) -> Path:
+    """A clone with one more stage, `probe`, whose input is the code it runs."""
+    (clone / "stages/probe.py").write_text(STAGE)
+    guard(clone, "fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
+    (clone / "out").mkdir()
+    (clone / "source").write_text("pass")
+    return clone
+
+
+def guard(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "stages.run", *words], cwd=folder, capture_output=True, text=True)
+
+
+PROBE = ("probe", "--source", "source", "--out", "out/a.txt", "--metrics", "out/m.json")
+
+
+def test_outputs_appear_whole(scratch):
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 0, done.stderr
+    assert (scratch / "out/a.txt").read_text() == "whole 0.1" and not list((scratch / "out/.partial").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("refuse", "probe: row 7 is bad; mend it"),
+        ("rows['rows_out'] = 1", "probe: 3 rows in, 1 out, drops {'empty': 1}: rows went missing; this is a bug of the stage"),
+        ("source.write_text('pass # edited')", "probe: an input changed during the run; the result was not recorded, run again"),
+        ("p = Path('params.yaml'); params.dpo.beta; p.write_text(p.read_text().replace('beta: 0.1', 'beta: 0.2'))", "dpo.beta changed from 0.1 to 0.2"),
+        ("raise OSError(28, 'No space left on device')", "probe: the disk is full ("),
+    ],
+)
+def test_a_failure_is_one_line_and_leaves_nothing_half_written(scratch, code, told):
+    (scratch / "source").write_text(code)
+    (scratch / "out/a.txt").write_text("earlier")
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and told in done.stderr and done.stderr.count("\n") == 1
+    assert (scratch / "out/a.txt").read_text() == "earlier" and not list((scratch / "out/.partial").iterdir())
+
+
+def test_a_bug_keeps_its_traceback(scratch):
+    (scratch / "source").write_text("1 / 0")
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+def test_an_edit_of_a_param_that_the_stage_does_not_read_costs_it_nothing(scratch):
+    (scratch / "source").write_text("p = Path('params.yaml'); p.write_text(p.read_text().replace('micro_batch_rows: 4', 'micro_batch_rows: 2'))")
+    assert guard(scratch, *PROBE).returncode == 0
+
+
+def test_code_that_differs_from_its_fingerprint_does_not_run(scratch):
+    (scratch / "stages/probe.py").write_text(STAGE.replace("half", "other"))
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and "its code differs from code.lock.yaml" in done.stderr and "dvc --wait-for-lock repro" in done.stderr
+
+
+def test_a_package_other_than_the_locked_one_does_not_run(scratch):
+    lock = scratch / "requirements.lock"
+    lock.write_text(lock.read_text().replace("\npyarrow==", "\npyarrow==1."))
+    (scratch / "stages/probe.py").write_text("import pyarrow\n" + STAGE)
+    guard(scratch, "fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and "pyarrow 1." in done.stderr and "make setup" in done.stderr
+
+
+def test_a_missing_input_says_how_to_get_it(scratch):
+    (scratch / "source").unlink()
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and "source is missing; bring it with `dvc pull source`" in done.stderr
+
+
+def test_a_second_writer_of_an_output_is_refused(scratch):
+    (scratch / "source").write_text("time.sleep(30)")
+    first = subprocess.Popen([sys.executable, "-m", "stages.run", *PROBE], cwd=scratch)
+    wait_for(lambda: (scratch / "out/.partial/a.txt").exists())
+    second = guard(scratch, *PROBE)
+    first.kill()
+    first.wait()
+    assert second.returncode == 1 and "is being written by another run" in second.stderr
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_outlives_a_killed_parent_and_the_next_run_is_whole(scratch, sign):
+    """The parent stands for dvc; the stage has started a child in a session of its own, as an engine's workers may be."""
+    (scratch / "source").write_text("subprocess.Popen(['sleep', '4711'], start_new_session=True); time.sleep(60)")
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'stages.run', *{PROBE!r}])"
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=scratch)
+    wait_for(lambda: processes(scratch, "sleep 4711"))
+    os.kill(parent.pid, sign)
+    parent.wait()
+    wait_for(lambda: not processes(scratch, "sleep 4711") and not processes(scratch, "stages.run"))
+    assert not (scratch / "out/a.txt").exists()
+    (scratch / "source").write_text("pass")
+    assert guard(scratch, *PROBE).returncode == 0 and (scratch / "out/a.txt").read_text() == "whole 0.1"
+
+
+def processes(folder: Path, words: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if words in line and os.readlink(entry / "cwd") == str(folder):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(scratch):
+    """A real file system of 1 MiB, where the machine lets us mount one."""
+    disk = scratch / "out"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        (scratch / "source").write_text("out.write_bytes(bytes(4 << 20))")
+        done = guard(scratch, *PROBE)
+        assert done.returncode == 1 and "the disk is full" in done.stderr and done.stderr.count("\n") == 1
+        assert not list((disk / ".partial").iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("argv", [["--scores"], ["--scores", "a", "--pairs", "b", "c"], ["--nothing", "a"]])
+def test_options_that_do_not_fit_the_stage_are_refused(argv):
+    types = {"scores": list[Path], "pairs": Path}
+    with pytest.raises(run.Refusal, match=r"mend the command in dvc\.yaml"):
+        run.parse(argv, types)
+
+
+def test_no_shards_are_refused():
+    with pytest.raises(run.Refusal, match="--shards has 0 values, it takes one or more"):
+        run.parse(["--pool", "p", "--shards"], {"pool": Path, "shards": list[Path]})

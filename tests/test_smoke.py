@@ -1,0 +1,112 @@
+"""The whole pipeline on the smoke profile: real DVC, real vLLM, real training, a tiny random model."""
+
+import json
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A finished run of the smoke profile in a clone of its own."""
+    from conftest import clone
+
+    folder = clone.__wrapped__(tmp_path_factory.mktemp("smoke"))
+    assert sh("python -m stages.profile smoke", folder).returncode == 0
+    done = sh("dvc --wait-for-lock repro", folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
+def test_it_ends_with_a_table_of_every_policy(smoke):
+    table = (smoke / "metrics/table.md").read_text()
+    assert table.count("\n") == 2 + 4 and "π2" in table
+    assert "http" not in (smoke / "metrics/report.html").read_text().replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+
+
+def test_a_second_repro_runs_nothing_and_status_is_clean(smoke):
+    again = sh("dvc --wait-for-lock repro", smoke)
+    assert "Running stage" not in again.stdout and "up to date" in again.stdout
+    assert "up to date" in sh("dvc status", smoke).stdout
+
+
+def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
+    """vLLM's log-probabilities and the forward pass's agree, on the very tokens that were sampled."""
+    kl = json.loads((smoke / "metrics/policy/pi0.json").read_text())["pi0"]["test"]["kl"]
+    assert abs(kl) < 0.01
+
+
+def test_every_row_is_accounted_for(smoke):
+    files = [smoke / f"metrics/{name}.json" for name in ("prepare", "filter", "prompts", "rank/t0", "rank/t1")]
+    for path in files:
+        rows = json.loads(path.read_text())
+        assert rows["rows_in"] == rows["rows_out"] + sum(rows["drops"].values()) > 0
+
+
+def test_no_prompt_of_evaluation_is_trained_on(smoke):
+    import pyarrow.parquet as pq
+
+    def texts(*names):
+        return {str(p) for name in names for p in pq.read_table(smoke / f"data/{name}.parquet", columns=["prompt"])["prompt"].to_pylist()}
+
+    trained = texts("filtered/train", "filtered/heldout", "history/pi0", "history/pi1", "history/pi2")
+    assert not trained & texts("prompts/test", "prompts/validation")
+    assert not texts("prompts/t0/shard-0", "prompts/t0/shard-1") & texts("prompts/t1/shard-0", "prompts/t1/shard-1")
+
+
+def test_a_beta_reruns_training_and_no_sampling_of_the_first_iteration(smoke):
+    assert sh("python -m stages.profile smoke dpo.beta=0.3", smoke).returncode == 0
+    status = json.loads(sh("dvc status --json", smoke).stdout)
+    assert {name for name in status if status[name]} == {"dpo_offline", "dpo@t0", "dpo@t1"}
+    sh("python -m stages.profile smoke", smoke)
+
+
+def test_a_comment_reruns_the_fingerprint_alone(smoke):
+    path = smoke / "stages/generate.py"
+    text = path.read_text()
+    path.write_text(text + "# a remark\n")
+    ran = sh("dvc --wait-for-lock repro", smoke).stdout
+    path.write_text(text)
+    assert [line for line in ran.splitlines() if line.startswith("Running stage")] == ["Running stage 'fingerprint':"]
+
+
+def test_models_hold_what_loaders_read_and_nothing_else(smoke):
+    for name in ("base", "pi0", "offline", "pi1", "pi2", "reward"):
+        files = {path.name for path in (smoke / "models" / name).iterdir()}
+        assert "model.safetensors" in files and "tokenizer.json" in files
+        assert not [f for f in files if f.endswith((".bin", ".pt", ".pkl", ".md"))], files
+
+
+def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkeypatch):
+    """Same prompts in one shard, in the real engine, in a process of its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [pq.read_table(smoke / f"data/prompts/t0/shard-{k}.parquet") for k in (0, 1)]
+    pq.write_table(pa.concat_tables(parts), smoke / "data/prompts/whole.parquet")
+    words = "--policy models/pi0 --prompts data/prompts/whole.parquet --iteration t0 --candidates data/candidates/whole.parquet"
+    done = sh(f"python -m stages.run generate {words}", smoke)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+    def drawn(*names):
+        rows = [row for name in names for row in pq.read_table(smoke / f"data/candidates/{name}.parquet").to_pylist()]
+        return sorted((row["id"], row["sample"], row["completion"]) for row in rows)
+
+    assert drawn("whole") == drawn("pi0/shard-0", "pi0/shard-1")
+
+
+@pytest.mark.gpu
+def test_the_smoke_profile_runs_on_a_gpu(smoke):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    assert (smoke / "metrics/table.md").exists()
