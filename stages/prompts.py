@@ -1,6 +1,6 @@
 """Collect the prompts: each once, none that the preference pairs hold; set test and validation apart, leave the rest as a pool.
 
-Reads   raw: .jsonl of {id, messages}, or a JSON pin of a hub data set; train, heldout: preference pairs, for their prompts
+Reads   raw: .jsonl of {id, messages}, or a JSON pin of a hub data set; preferences: all raw pairs, for their prompts, so that no filter moves the test set
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics: rows in, out, drops
 Params  prompts.validation, prompts.test, in rows
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
@@ -71,9 +71,9 @@ def choose(rows: list[dict], taken: set[str]) -> tuple[list[dict], Counter]:
     return sorted(kept, key=lambda row: hashlib.sha256(prompt_key(row["prompt"]).encode()).hexdigest()), drops
 
 
-def main(params: Any, raw: Path, train: Path, heldout: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
+def main(params: Any, raw: Path, preferences: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
     rows = read(raw)
-    taken = {prompt_key(p) for path in (train, heldout) for p in pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()}
+    taken = {prompt_key(p) for p in pq.read_table(preferences, columns=["prompt"])["prompt"].to_pylist()}
     kept, drops = choose(rows, taken)
     ends = [params.prompts.test, params.prompts.test + params.prompts.validation]
     if len(kept) <= ends[1]:
