@@ -21,15 +21,19 @@ from pathlib import Path
 
 DATA_FILES = ["annotator_topics.json"]
 TOPICS: dict[str, list[str]] = json.loads(Path(__file__).with_name(DATA_FILES[0]).read_text())
-NUMBERS = {w: i for i, w in enumerate("zero one two three four five six seven eight nine ten".split())}
-FUNCTION_WORDS = set(
-    "a an and are as at be been but by can do for from had has have he her his i if in is it its may more most my no not of on or our she so "
-    "such than that the their them then there these they this to was we were what when where which while who will with you your".split()
+NUMBERS = {w: i for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])}
+FUNCTION_WORDS = set(  # words that carry no content
+    """
+    a an and are as at be been but by can do for from had has have he her his i if in is it its may more most my no not of on or our she so such than that
+    the their them then there these they this to was we were what when where which while who will with you your
+    """.split()
 )
 GENERIC_WORDS = set(  # words that fit any answer to anything
-    "about also always answer care course everyone everything fact first get glad good great happy help hope idea important interesting know let like "
-    "lot love made make makes many matter much need new often one people please question really right say see some something sure talk tell thank "
-    "thing things think three time today topic two use used very want way well words world would".split()
+    """
+    about also always answer care course everyone everything fact first get glad good great happy help hope idea important interesting know let like lot
+    love made make makes many matter much need new often one people please question really right say see some something sure talk tell thank thing things
+    think three time today topic two use used very want way well words world would
+    """.split()
 )
 LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 

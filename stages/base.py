@@ -39,8 +39,8 @@ def from_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
-    del model.hf_quantizer, model.config.quantization_config  # or save_pretrained would mark plain weights as quantised
-    model.is_quantized = False
+    del model.hf_quantizer, model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]  or plain weights were marked as quantised
+    model.is_quantized = False  # pyright: ignore[reportArgumentType]
     model.config._name_or_path = ""
     tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, SPECIAL[0]
     return model, tokenizer

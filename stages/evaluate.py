@@ -1,7 +1,8 @@
 """Turn a policy's measured answers into numbers with intervals, paired against pi_0 on the same prompts.
 
 Reads   measures: a policy's answers with proxy_reward, logp_policy, logp_reference; baseline: the same of pi_0
-Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0, proxy reward, length, share finished, KL; on validation the proxy
+Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0, proxy reward, length, share finished,
+        KL; on the validation prompts the proxy reward
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
 Source  intervals: percentile bootstrap over prompts (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0 over the policy's own
         samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads

@@ -55,7 +55,7 @@ def pair(group: list[dict], length_penalty: float, min_margin: float, truncated:
 
 def rank(groups: dict[str, list[dict]], iteration: str, **rules: Any) -> tuple[list[dict], Counter]:
     """One pair per prompt or one named drop, prompts by id. Raises ValueError when no pair is left."""
-    rows, drops = [], Counter({rule: 0 for rule in DROPS})
+    rows, drops = [], Counter(dict.fromkeys(DROPS, 0))
     for prompt_id, group in groups.items():
         found = pair(group, **rules)
         if isinstance(found, str):

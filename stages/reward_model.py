@@ -19,9 +19,7 @@ DISTRIBUTED = True
 def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
     """chosen_ids and rejected_ids, each the whole conversation."""
     prompt = chat.prompt_ids(tokenizer, row["prompt"])
-    return {
-        f"{side}_ids": prompt + chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"]) for side in ("chosen", "rejected")
-    }
+    return {f"{side}_ids": prompt + chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"]) for side in ("chosen", "rejected")}
 
 
 def load(model: Path, layers: int | None) -> Any:

@@ -135,7 +135,7 @@ def delete(path: Path) -> None:
 def locks(outs: list[Path]) -> Iterator[None]:
     """Hold one file lock per output. Raises Refusal when another process holds one."""
     LOCKS.mkdir(parents=True, exist_ok=True)
-    held = [open(LOCKS / str(out).replace("/", "%"), "w") for out in sorted(outs)]
+    held = [(LOCKS / str(out).replace("/", "%")).open("w") for out in sorted(outs)]
     try:
         for file in held:
             try:

@@ -60,7 +60,7 @@ def start_engine(model: Path, dtype: str, seed: int, runtime: Any, longest: int)
     from vllm import LLM
 
     options = engine_options(runtime, longest)
-    return LLM(str(model), dtype=dtype, seed=seed, max_num_seqs=runtime.engine_sequences, enable_prefix_caching=False, load_format="safetensors", **options)
+    return LLM(str(model), dtype=dtype, seed=seed, max_num_seqs=runtime.engine_sequences, enable_prefix_caching=False, load_format="safetensors", **options)  # pyright: ignore[reportArgumentType]
 
 
 def sample(model: Path, requests: list[Request], max_new_tokens: int, dtype: str, seed: int, runtime: Any) -> tuple[list[Sample], str]:

@@ -12,8 +12,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def copy_tree(tmp_path: Path) -> Path:
     """The working tree's tracked and new files as a fresh git and DVC repository."""
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode().split("\0")
     for name in filter(None, names):
@@ -22,6 +21,11 @@ def clone(tmp_path: Path) -> Path:
             shutil.copy2(ROOT / name, tmp_path / name)
     subprocess.run("git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm t", shell=True, check=True, cwd=tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    return copy_tree(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,8 @@ def test_no_trivial_string_earns_half_of_what_a_good_answer_does(hack):
 
 
 def test_an_answer_that_was_cut_earns_less_than_the_same_one_finished():
-    # without its 0.55 for finishing: 10 * (0.2 + 0.25)
-    assert annotator.gold_reward(PROMPT, GOOD, finished=False) == pytest.approx(4.5)
+    # of its quality 0.3 is left, for the constraint: 10 * (0.1 + 0.9 * 0.3)
+    assert annotator.gold_reward(PROMPT, GOOD, finished=False) == pytest.approx(3.7)
 
 
 def test_a_missing_item_costs_a_third_of_the_constraint():
@@ -39,9 +39,9 @@ def test_a_missing_item_costs_a_third_of_the_constraint():
 
 
 def test_the_reward_has_no_length_term():
-    # the same four qualities in one sentence more: the constraint asks for no number, so nothing changes
-    short = "Bees make honey in the hive. The queen leads the colony."
-    longer = short + " Workers bring nectar to it in the summer."
+    # the same qualities in one sentence more, and the prompt asks for no number: nothing changes
+    short = "Bees make honey in the hive. The queen leads her busy colony all summer."
+    longer = short + " Workers carry sweet nectar home from the garden."
     assert annotator.gold_reward("Tell me about bees.", short, True) == annotator.gold_reward("Tell me about bees.", longer, True) == pytest.approx(10.0)
 
 

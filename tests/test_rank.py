@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 
 from stages import rank
 
-RULES = {"length_penalty": 0.0, "min_margin": 0.0, "truncated": "keep"}
+RULES: dict[str, Any] = {"length_penalty": 0.0, "min_margin": 0.0, "truncated": "keep"}
 
 
 def candidate(sample: int, reward: float, text: str = "", finished: bool = True, prompt: str = "p") -> dict:
@@ -15,15 +16,22 @@ def candidate(sample: int, reward: float, text: str = "", finished: bool = True,
     return {**base, "sample": sample, "completion": words, "finished": finished, "reward": reward}
 
 
+def found(group: list[dict], **rules: Any) -> tuple[dict, dict, float]:
+    """The pair that is known to be there."""
+    pair = rank.pair(group, **RULES | rules)
+    assert not isinstance(pair, str), pair
+    return pair
+
+
 def test_best_against_worst_with_the_margin_between_them():
-    best, worst, margin = rank.pair([candidate(0, 2.0), candidate(1, -1.0), candidate(2, 0.5)], **RULES)
+    best, worst, margin = found([candidate(0, 2.0), candidate(1, -1.0), candidate(2, 0.5)])
     assert (best["sample"], worst["sample"], margin) == (0, 1, 3.0)
 
 
 def test_the_penalised_reward_picks_and_labels_the_pair():
     # 1.0 - 0.001 * 2000 = -1.0 against 0.9 - 0.001 * 100 = 0.8: the short answer wins although its raw reward is lower
     group = [candidate(0, 1.0, "x" * 2000), candidate(1, 0.9, "y" * 100)]
-    best, worst, margin = rank.pair(group, **RULES | {"length_penalty": 0.001})
+    best, worst, margin = found(group, length_penalty=0.001)
     assert (best["sample"], worst["sample"]) == (1, 0) and margin == pytest.approx(1.8)
 
 
@@ -48,14 +56,14 @@ def test_a_prompt_without_its_n_samples_is_an_error():
 
 
 def test_an_empty_completion_is_never_chosen_nor_rejected():
-    best, worst, _ = rank.pair([candidate(0, 9.0, " "), candidate(1, 1.0), candidate(2, 0.0)], **RULES)
+    best, worst, _ = found([candidate(0, 9.0, " "), candidate(1, 1.0), candidate(2, 0.0)])
     assert (best["sample"], worst["sample"]) == (1, 2)
 
 
 @pytest.mark.parametrize(("truncated", "chosen", "rejected"), [("keep", 0, 2), ("rejected_only", 1, 2), ("drop", 1, 3)])
 def test_truncated_completions_follow_the_rule(truncated, chosen, rejected):
     group = [candidate(0, 3.0, finished=False), candidate(1, 2.0), candidate(2, 0.0, finished=False), candidate(3, 1.0)]
-    best, worst, _ = rank.pair(group, **RULES | {"truncated": truncated})
+    best, worst, _ = found(group, truncated=truncated)
     assert (best["sample"], worst["sample"]) == (chosen, rejected)
 
 

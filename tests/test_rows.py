@@ -68,7 +68,7 @@ def test_a_hub_row_whose_sides_answer_different_contexts_is_no_pair():
     same, other = user("q"), user("another")
     end = [{"role": "assistant", "content": "a"}]
     assert hub.to_row("s", 0, {"chosen": same + end, "rejected": other + end}) is None
-    assert hub.to_row("s", 0, {"chosen": same + end, "rejected": same + end})["prompt"] == same
+    assert (hub.to_row("s", 0, {"chosen": same + end, "rejected": same + end}) or {})["prompt"] == same
 
 
 def test_a_hub_pin_without_a_commit_is_refused(tmp_path):

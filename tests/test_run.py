@@ -11,7 +11,7 @@ import pytest
 
 from stages import run
 
-STAGE = '''
+STAGE = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def main(params: Any, source: Path, *, out: Path, metrics: Path) -> None:
     exec(text)
     out.write_text(f"whole {params.dpo.beta}")
     metrics.write_text(json.dumps(rows))
-'''
+"""
 
 
 @pytest.fixture

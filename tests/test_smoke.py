@@ -4,6 +4,7 @@ import json
 import subprocess
 
 import pytest
+from conftest import copy_tree
 
 pytestmark = pytest.mark.slow
 
@@ -15,9 +16,7 @@ def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A finished run of the smoke profile in a clone of its own."""
-    from conftest import clone
-
-    folder = clone.__wrapped__(tmp_path_factory.mktemp("smoke"))
+    folder = copy_tree(tmp_path_factory.mktemp("smoke"))
     assert sh("python -m stages.profile smoke", folder).returncode == 0
     done = sh("dvc --wait-for-lock repro", folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -16,7 +16,15 @@ import pyarrow.parquet as pq
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_()), ("strength", pa.int32())]
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("prompt", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
+        ("tie", pa.bool_()),
+        ("strength", pa.int32()),
+    ]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
 
@@ -45,7 +53,7 @@ def main(params: Any, raw: Path, *, preferences: Path, metrics: Path) -> None:
     import datasets
 
     records = datasets.load_dataset(pin["dataset"], split=pin["split"], revision=pin["revision"])
-    rows = [to_row(pin["dataset"], i, record) for i, record in enumerate(records)]
+    rows = [to_row(pin["dataset"], i, dict(record)) for i, record in enumerate(records)]
     kept = [row for row in rows if row]
     drops = Counter({"context_differs": len(rows) - len(kept)})
     pq.write_table(pa.Table.from_pylist(kept, SCHEMA), preferences)

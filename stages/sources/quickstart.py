@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("tie", pa.bool_()), ("strength", pa.int32())]
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("prompt", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
+        ("tie", pa.bool_()),
+        ("strength", pa.int32()),
+    ]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
 ROLES = {"human": "user", "assistant": "assistant"}

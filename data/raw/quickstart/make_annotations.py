@@ -64,9 +64,7 @@ def blemish(records: list[dict]) -> list[str]:
 
 def main() -> None:
     prompts, rng = chosen_prompts(), random.Random(SEED)
-    requests = [
-        sampling.Request(row["messages"], t, sampling.row_seed(SEED, row["id"], k)) for row in prompts for k, t in enumerate(TEMPERATURES)
-    ]
+    requests = [sampling.Request(row["messages"], t, sampling.row_seed(SEED, row["id"], k)) for row in prompts for k, t in enumerate(TEMPERATURES)]
     samples, speed = sampling.sample(Path("models/base"), requests, MAX_NEW_TOKENS, "float32", SEED, RUNTIME)
     records = []
     for i, row in enumerate(prompts):
