@@ -19,11 +19,11 @@ setup: $(STAMP)
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
 # nor llama-cpp-python (compiles for minutes) is in the lock, so nothing may resolve dependencies again: --no-deps.
 $(STAMP): requirements.lock
-	rm -f $(VENV)/installed-*
+	@rm -f $(VENV)/installed-*
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "setup: Python %d.%d found, 3.11 to 3.13 is needed; run: make PYTHON=python3.11" % sys.version_info[:2])'
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	grep -v '# $(OTHER)$$' requirements.lock > $(VENV)/wanted.txt
-	$(BIN)/pip install --quiet --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/pip install --quiet --constraint requirements.lock "$$(grep -o '^torch==[^ ]*' requirements.lock)"
 	grep -v '# torch$$' $(VENV)/wanted.txt | $(BIN)/pip install --quiet --no-deps --requirement /dev/stdin
 	touch $@
 
