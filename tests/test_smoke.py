@@ -102,6 +102,46 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
     assert drawn("whole") == drawn("pi0/shard-0", "pi0/shard-1")
 
 
+def test_an_edited_row_is_seen_although_the_number_of_rows_stays(smoke):
+    path = smoke / "data/raw/quickstart/annotations.jsonl"
+    text = path.read_text()
+    path.write_text(text.replace('"choice": "A"', '"choice": "B"', 1))
+    status = json.loads(sh("dvc status --json", smoke).stdout)
+    path.write_text(text)
+    assert status["prepare"]
+
+
+def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(smoke):
+    out = smoke / "data/candidates/pi0/shard-0.parquet"
+    whole = out.read_bytes()
+    words = "--policy models/pi0 --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0/shard-0.parquet"
+    command = ["python", "-m", "stages.run", "generate", *words.split()]
+    run = subprocess.Popen(command, cwd=smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert run.stderr is not None
+    for line in run.stderr:  # the bar appears when sampling begins
+        if b"Processed prompts" in line or b"Rendering prompts" in line:
+            break
+    run.kill()
+    run.wait()
+    assert out.read_bytes() == whole
+    assert sh(" ".join(command), smoke).returncode == 0
+    assert out.read_bytes() == whole
+
+
+def test_deepspeed_trains_on_two_processes(smoke):
+    """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to the one of a single process."""
+    from safetensors.torch import load_file
+
+    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=2", smoke).returncode == 0
+    assert "up to date" in sh("dvc status", smoke).stdout
+    words = "--model models/pi0 --history data/history/pi1.parquet --reference data/reference/pi1.parquet --policy .scratch/two --curve .scratch/two.csv"
+    done = sh(f"python -m stages.run dpo {words}", smoke)
+    sh("python -m stages.profile smoke", smoke)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
+    assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
+
+
 @pytest.mark.gpu
 def test_the_smoke_profile_runs_on_a_gpu(smoke):
     import torch
