@@ -35,7 +35,7 @@ def cells(policy: str, numbers: dict[str, Any]) -> list[str]:
         gold = [f"{n['gold_reward']:.2f} {within(n['gold_interval'])}", f"{n['gold_gain']:+.2f} {within(n['gain_interval'])}", f"{n['win_rate']:.0%}"]
         if policy == "pi0":
             gold[1:] = ["", ""]
-    return [label(policy), *gold, f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}"]
+    return [label(policy), *gold, f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}".replace("-0.00", "0.00")]
 
 
 HEADER = ["policy", "gold reward [95 %]", "gain over π0 [95 %]", "wins", "proxy", "tokens", "finished", "KL to π0"]

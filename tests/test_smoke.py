@@ -74,6 +74,7 @@ def test_a_comment_reruns_the_fingerprint_alone(smoke):
     path.write_text(text + "# a remark\n")
     ran = sh("dvc --wait-for-lock repro", smoke).stdout
     path.write_text(text)
+    sh("dvc --wait-for-lock repro", smoke)
     assert [line for line in ran.splitlines() if line.startswith("Running stage")] == ["Running stage 'fingerprint':"]
 
 
@@ -139,7 +140,7 @@ def test_deepspeed_trains_on_two_processes(smoke):
     sh("python -m stages.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
-    assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
+    assert one.keys() <= two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)  # DeepSpeed saves tied weights twice
 
 
 @pytest.mark.gpu
