@@ -32,6 +32,9 @@ repro: setup
 	@cat metrics/table.md; echo "report: metrics/report.html"
 
 test: setup
+	ruff format --check .
+	ruff check .
+	pyright
 	python -m pytest -q
 
 check: setup
