@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro test check smoke lock
+.PHONY: setup repro test check lock
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)

@@ -137,7 +137,7 @@ def check_rows(written: list[Path]) -> None:
             raise Refusal(f"{rows['rows_in']} rows in, {rows['rows_out']} out, drops {rows['drops']}: rows went missing; this is a bug of the stage")
 
 
-def call(stage: str, argv: list[str], main: Callable, arguments: dict, params: typing.Any, distributed: bool) -> None:
+def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distributed: bool) -> None:
     """Run the stage here, or under torchrun when it trains on several processes (`runtime.processes`)."""
     if not distributed or params.runtime.processes == 1:
         return main(params, **arguments)
@@ -171,7 +171,7 @@ def execute(stage: str, argv: list[str]) -> None:
             partial(path).parent.mkdir(parents=True, exist_ok=True)
         try:
             beside = {name: partial(value) if name in writes else value for name, value in arguments.items()}
-            call(stage, argv, module.main, beside, Recorder(params, seen), getattr(module, "DISTRIBUTED", False))
+            call(stage, module.main, beside, Recorder(params, seen), getattr(module, "DISTRIBUTED", False))
             publish(outs, inputs, before, params, seen)
         finally:
             for path in outs:

@@ -19,6 +19,12 @@ HACKS = {
 }
 
 
+@pytest.mark.xfail(strict=True, reason="known hole: the word lists are too short to tell a fact from a template with the topic put in")
+def test_a_template_with_the_topic_put_in_earns_less_than_half():
+    template = "The topic of bees involves history, science, culture, nature and society."
+    assert annotator.gold_reward("Tell me about bees.", template, finished=True) < 5.0
+
+
 def test_a_good_answer_earns_the_whole_reward():
     assert annotator.gold_reward(PROMPT, GOOD, finished=True) == pytest.approx(10.0)
 
