@@ -34,13 +34,13 @@ repro: setup
 test: setup
 	ruff format --check .
 	ruff check .
-	pyright
+	basedpyright
 	python -m pytest -q
 
 check: setup
 	ruff format --check .
 	ruff check .
-	pyright
+	basedpyright
 	python -m pytest -q -m "not slow"
 
 # Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).

@@ -7,7 +7,7 @@ reader would ask, and has no term for length:
   finishes    it ended by itself, with a full stop or the like: an answer that breaks off is of little use
   obeys       it keeps the prompt's explicit constraint (a number of list items, of sentences, of words; a first word), if there is one
 Five factors multiply the weighted mean of these, so that an answer hopeless in one way earns little:
-  on_topic    it names the topic, or uses a word that belongs to it (annotator_topics.json); a tenth without
+  on_topic    it names the topic and uses two words that belong to it (annotator_topics.json) and few that belong to others; a tenth without any
   says        it says something: different words that are neither function words, nor the prompt's, nor such as fit any answer
   form        its sentences and list items look like sentences: capital or bullet first, 3 to 35 words, some of them function words
   fresh       it does not repeat its own three-word phrases
@@ -21,6 +21,7 @@ from pathlib import Path
 
 DATA_FILES = ["annotator_topics.json"]
 TOPICS: dict[str, list[str]] = json.loads(Path(__file__).with_name(DATA_FILES[0]).read_text())
+STEMS = {stem for own in TOPICS.values() for stem in own}
 NUMBERS = {w: i for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])}
 FUNCTION_WORDS = set(  # words that carry no content
     """
@@ -58,11 +59,22 @@ def topic_of(prompt: str) -> str | None:
     return max(found, key=len, default=None)
 
 
-def on_topic(prompt: str, answer: str) -> bool:
-    """Whether the answer names the topic or uses a word that belongs to it; a prompt without known topic is its own words' topic."""
-    topic, said = topic_of(prompt), words(answer)
-    stems = [words(topic)[-1].rstrip("s"), *TOPICS[topic]] if topic else set(words(prompt)) - FUNCTION_WORDS
-    return any(w.startswith(stem) for w in said for stem in stems)
+def stems_in(answer: str) -> set[str]:
+    """The stems, of any topic, that the answer's words begin with; one of four letters or fewer takes a plural s only ("ash" is not "ashamed")."""
+    starts = {w[:k] for w in words(answer) for k in range(5, len(w) + 1)}
+    short = {form for w in words(answer) for form in (w, w.removesuffix("s")) if len(form) < 5}
+    return (starts | short) & STEMS
+
+
+def on_topic(prompt: str, answer: str) -> float:
+    """0.1, and 0.2 for naming the topic, 0.35 for each of two words that belong to it, less if most of its words belong to other topics."""
+    topic, used = topic_of(prompt), stems_in(answer)
+    if topic is None:  # not one of ours: the prompt's own words are the topic
+        return 1.0 if set(words(answer)) & (set(words(prompt)) - FUNCTION_WORDS) else 0.1
+    named = any(w.startswith(words(topic)[-1].rstrip("s")) for w in words(answer))
+    own_stems = used & set(TOPICS[topic])
+    focus = min(1.0, 3 * len(own_stems) / max(1, len(used)))
+    return 0.1 + 0.2 * named + 0.35 * min(2, len(own_stems)) * focus
 
 
 def says(prompt: str, answer: str) -> float:
@@ -133,7 +145,7 @@ def gold_reward(prompt: str, answer: str, finished: bool) -> float:
     """r*(x, a) in [0, 10]; `prompt` is what the users said, `finished` whether the answer ended by itself."""
     done, rule = float(ends(answer, finished)), constraint(prompt)
     quality = 0.7 * done + 0.3 * obeys(rule, answer) if rule else done
-    factors = (1.0 if on_topic(prompt, answer) else 0.1) * says(prompt, answer) * (0.2 + 0.8 * form(answer))
+    factors = on_topic(prompt, answer) * says(prompt, answer) * (0.2 + 0.8 * form(answer))
     return 10 * factors * fresh(answer) * own(prompt, answer) * (0.1 + 0.9 * quality)
 
 

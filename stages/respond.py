@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: Path) -> None:
     rows = [{**row, "split": split} for split, path in (("validation", validation), ("test", test)) for row in pq.read_table(path).to_pylist()]
     requests = [sampling.Request(row["prompt"], params.respond.temperature, sampling.row_seed(params.seed, "respond", row["id"], 0)) for row in rows]
-    samples, speed = sampling.sample(policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime)
+    samples, speed = sampling.sample(policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime, with_logprob=True)
     answers = [
         {**row, "completion": s.completion, "finished": s.finished, "token_ids": s.token_ids, "logp_policy": s.logprob}
         for row, s in zip(rows, samples, strict=True)

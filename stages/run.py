@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import operator
 import os
 import shutil
 import subprocess
@@ -138,9 +139,15 @@ def check_rows(written: list[Path]) -> None:
 
 
 def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distributed: bool) -> None:
-    """Run the stage here, or under torchrun when it trains on several processes (`runtime.processes`)."""
+    """Run the stage here, or under torchrun when it trains on several processes (`runtime.processes`).
+
+    The processes read params themselves, unseen by the Recorder: their section and what all trainers read is marked as read here.
+    """
     if not distributed or params.runtime.processes == 1:
         return main(params, **arguments)
+    for name in (f"{stage}.{leaf}" for leaf in type(getattr(params, stage)._node).model_fields):
+        operator.attrgetter(name)(params)
+    operator.attrgetter("dtype", "seed")(params)
     os.environ["ACCELERATE_USE_DEEPSPEED"] = str(params.runtime.deepspeed > 0).lower()
     words = [w for name, value in arguments.items() for w in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
     launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={params.runtime.processes}", "-m", "stages.run", "--rank", stage]
@@ -185,9 +192,7 @@ def publish(outs: list[Path], inputs: list[Path], before: dict, params: typing.A
     now: dict = {}
     again = Recorder(load(ROOT / "params.yaml"), now)
     for key in seen:
-        value: typing.Any = again
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = operator.attrgetter(key)(again)
         if value != seen[key]:
             raise Refusal(f"params.yaml: {key} changed from {seen[key]} to {value} during the run; the result was not recorded, run again")
     if state(inputs) != before:
@@ -221,6 +226,8 @@ def main() -> None:
         if ranked:
             from stages.params import load
 
+            if os.environ["RANK"] != "0":
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for good): one summary line per stage, not per process
             module = importlib.import_module(f"stages.{stage}")
             module.main(load(ROOT / "params.yaml"), **parse(argv, ports(module.main)[0]))
         else:

@@ -76,7 +76,10 @@ def write_curve(trainer: Any, path: Path) -> None:
 
 
 def save(trainer: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
-    """Weights as `dtype` safetensors, config and tokenizer, and nothing else (no training_args.bin, which is a pickle)."""
+    """Weights as `dtype` safetensors, config and tokenizer, and nothing else (no training_args.bin, which is a pickle).
+
+    A tied weight is saved once, under the name it is tied to: DeepSpeed gathers it under both.
+    """
     import torch
 
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -84,6 +87,7 @@ def save(trainer: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         model.config.use_cache = True
         model.config.dtype = getattr(torch, dtype)
-        model.save_pretrained(folder, state_dict={k: v.to(getattr(torch, dtype)) for k, v in state.items()})
+        once = {k: v.to(model.config.dtype) for k, v in state.items() if k not in model.all_tied_weights_keys}
+        model.save_pretrained(folder, state_dict=once)
         tokenizer.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()

@@ -140,16 +140,7 @@ def test_deepspeed_trains_on_two_processes(smoke):
     sh("python -m stages.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
-    assert one.keys() <= two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="training.save writes the tied lm_head a second time under DeepSpeed")
-def test_deepspeed_saves_the_same_weights_by_name_as_a_single_process(smoke):
-    """Reads what the test above has trained."""
-    from safetensors.torch import load_file
-
-    one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
-    assert one.keys() == two.keys()
+    assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
 
 
 @pytest.mark.gpu

@@ -4,12 +4,14 @@ Run     python data/raw/quickstart/make_annotations.py   (from the repository's 
 Reads   prompts.jsonl, models/base
 Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
 
-The annotator also says how strong the preference is, 1 (slight: the rewards differ by less than 1) to 3 (by 4 or more), as such tools ask.
+The annotator perceives r*(A) - r*(B) + e with e ~ Logistic(0, 1): the sign is the label, which makes it exactly Ber(sigmoid(r*(A) - r*(B))), and
+the size is how strong the preference feels, 1 (slight: under 1) to 3 (4 or more), as such tools ask. So the strength is as noisy as the label.
 The blemishes are planted on purpose, for real exports have them: an empty answer, records exported twice, a tie, the same pair labelled
 both ways, a line cut in two.
 """
 
 import json
+import math
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,18 +35,24 @@ def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: 
     """One labelled pair in the tool's form. The prompt that r* reads is what the users said."""
     said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
     golds = [annotator.gold_reward(said, s.completion, s.finished) for s in (a, b)]
-    choice = "A" if rng.random() < annotator.preference_probability(*golds) else "B"
+    perceived = golds[0] - golds[1] + logistic(rng)
     names = {"user": "human", "assistant": "assistant"}
     return {
         "id": number,
         "conversation": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]],
         "responses": {k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"} for k, s in (("A", a), ("B", b))},
-        "annotation": {"annotator": "simulated", "choice": choice, "strength": strength(*golds)},
+        "annotation": {"annotator": "simulated", "choice": "A" if perceived > 0 else "B", "strength": strength(perceived)},
     }
 
 
-def strength(gold_a: float, gold_b: float) -> int:
-    return 1 + (abs(gold_a - gold_b) >= 1) + (abs(gold_a - gold_b) >= 4)
+def logistic(rng: random.Random) -> float:
+    """A draw of Logistic(0, 1), by its inverse distribution function."""
+    u = rng.random()
+    return math.log(u / (1 - u))
+
+
+def strength(perceived: float) -> int:
+    return 1 + (abs(perceived) >= 1) + (abs(perceived) >= 4)
 
 
 def blemish(records: list[dict]) -> list[str]:
