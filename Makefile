@@ -1,5 +1,6 @@
 # make repro: set everything up, run the pipeline, print the result table.  make test: set everything up, pass the tests.
 # make check: what a developer wants before a commit.  make lock: resolve the lock again after an edit of pyproject.toml.
+# make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro test check lock
+.PHONY: setup repro test check lock verify invalidation chaos
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -42,6 +43,15 @@ check: setup
 	ruff check .
 	basedpyright
 	python -m pytest -q -m "not slow"
+
+verify: setup
+	@python -m stages.verify
+
+invalidation: setup
+	python tests/trust/invalidation.py
+
+chaos: setup
+	python tests/trust/chaos.py
 
 # Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).
 lock: setup

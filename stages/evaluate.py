@@ -1,8 +1,8 @@
-"""Turn a policy's measured answers into numbers with intervals, paired against pi_0 on the same prompts.
+"""Turn a policy's measured answers into numbers with intervals, paired against pi_0 and against offline DPO on the same prompts.
 
-Reads   measures: a policy's answers with proxy_reward, logp_policy, logp_reference; baseline: the same of pi_0
-Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0, proxy reward, length, share finished,
-        KL; on the validation prompts the proxy reward
+Reads   measures: a policy's answers with proxy_reward, logp_policy, logp_reference; baseline, offline: the same of pi_0 and of offline DPO
+Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0, proxy reward,
+        length, share finished, KL; on the validation prompts the proxy reward
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
 Source  intervals: percentile bootstrap over prompts (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0 over the policy's own
         samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads
@@ -44,17 +44,21 @@ def column(rows: list[dict], name: str) -> np.ndarray:
     return np.array([row[name] for row in rows], dtype=np.float64)
 
 
-def numbers(rows: list[dict], baseline: list[dict], params: Any) -> dict[str, Any]:
-    """Every number of one policy on the test prompts. Raises ValueError unless both policies answered the same prompts."""
-    if [row["id"] for row in rows] != [row["id"] for row in baseline]:
-        raise ValueError("the policy and pi_0 answered different prompts, which cannot be paired; run respond again for both")
+def golds(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
+    """The gold reward (N,) of a policy, and what it gains over the two others, with intervals."""
     bootstrap = {"resamples": params.evaluate.resamples, "confidence": params.evaluate.confidence, "seed": params.seed}
+    mine, theirs, offlines = (np.array([gold(row) for row in side]) for side in (rows, baseline, offline))
+    quantities = {"gold_reward": mine, "gain": mine - theirs, "over_offline": mine - offlines, "win_rate": wins(mine, theirs)}
+    return {k: v for name, each in quantities.items() for k, v in ((name, each.mean()), (f"{name}_interval", interval(each, **bootstrap)))}
+
+
+def numbers(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
+    """Every number of one policy on the test prompts. Raises ValueError unless the three policies answered the same prompts."""
+    if not [row["id"] for row in rows] == [row["id"] for row in baseline] == [row["id"] for row in offline]:
+        raise ValueError("the policy, pi_0 and offline DPO answered different prompts, which cannot be paired; run respond again for all")
     result: dict[str, Any] = {"prompts": len(rows)}
     if params.evaluate.gold != "none":
-        mine, theirs = (np.array([gold(row) for row in side]) for side in (rows, baseline))
-        result |= {"gold_reward": mine.mean(), "gold_interval": interval(mine, **bootstrap)}
-        result |= {"gold_gain": (mine - theirs).mean(), "gain_interval": interval(mine - theirs, **bootstrap)}
-        result |= {"win_rate": wins(mine, theirs).mean(), "win_interval": interval(wins(mine, theirs), **bootstrap)}
+        result |= golds(rows, baseline, offline, params)
     proxy = column(rows, "proxy_reward")
     result |= {"proxy_reward": proxy.mean(), "proxy_win_rate": wins(proxy, column(baseline, "proxy_reward")).mean()}
     result |= {"tokens": float(np.mean([len(row["token_ids"]) for row in rows])), "finished": column(rows, "finished").mean()}
@@ -62,10 +66,10 @@ def numbers(rows: list[dict], baseline: list[dict], params: Any) -> dict[str, An
     return {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in result.items()}
 
 
-def main(params: Any, measures: Path, baseline: Path, *, metrics: Path) -> None:
-    test = numbers(split(measures, "test"), split(baseline, "test"), params)
+def main(params: Any, measures: Path, baseline: Path, offline: Path, *, metrics: Path) -> None:
+    test = numbers(split(measures, "test"), split(baseline, "test"), split(offline, "test"), params)
     validation = column(split(measures, "validation"), "proxy_reward")
     result = {"test": test, "validation": {"proxy_reward": round(float(validation.mean()), 4)}}
     metrics.write_text(json.dumps({measures.stem: result}, indent=2) + "\n")
-    told = f"gold reward {test['gold_reward']} {test['gold_interval']}, gain {test['gold_gain']} {test['gain_interval']}" if "gold_gain" in test else ""
+    told = f"gold reward {test['gold_reward']} {test['gold_reward_interval']}, gain {test['gain']} {test['gain_interval']}," if "gain" in test else ""
     print(f"evaluate {measures.stem}: {test['prompts']} prompts, {told} proxy {test['proxy_reward']}, KL {test['kl']} nats")

@@ -23,22 +23,24 @@ def label(policy: str) -> str:
     return NAMES.get(policy, f"π{policy.removeprefix('pi')}")
 
 
-def within(bounds: list[float] | None) -> str:
-    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
+def bounded(numbers: dict[str, Any], name: str, form: str) -> str:
+    """A quantity and its interval; empty where the profile has no gold reward."""
+    if name not in numbers:
+        return ""
+    low, high = numbers[f"{name}_interval"]
+    return f"{numbers[name]:{form}} [{low:.2f}, {high:.2f}]"
 
 
 def cells(policy: str, numbers: dict[str, Any]) -> list[str]:
-    """One row of the result table; gold columns are empty where there is no gold reward."""
+    """One row of the result table."""
     n = numbers["test"]
-    gold = ["", "", ""]
-    if "gold_reward" in n:
-        gold = [f"{n['gold_reward']:.2f} {within(n['gold_interval'])}", f"{n['gold_gain']:+.2f} {within(n['gain_interval'])}", f"{n['win_rate']:.0%}"]
-        if policy == "pi0":
-            gold[1:] = ["", ""]
+    gain, over = (bounded(n, name, "+.2f") for name in ("gain", "over_offline"))
+    wins = f"{n['win_rate']:.0%}" if "win_rate" in n else ""
+    gold = [bounded(n, "gold_reward", ".2f"), "" if policy == "pi0" else gain, "" if policy in ("pi0", "offline") else over, "" if policy == "pi0" else wins]
     return [label(policy), *gold, f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}".replace("-0.00", "0.00")]
 
 
-HEADER = ["policy", "gold reward [95 %]", "gain over π0 [95 %]", "wins", "proxy", "tokens", "finished", "KL to π0"]
+HEADER = ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0", "proxy", "tokens", "finished", "KL to π0"]
 
 
 def markdown(table: dict[str, Any]) -> str:
@@ -47,21 +49,25 @@ def markdown(table: dict[str, Any]) -> str:
 
 
 def flat(policy: str, numbers: dict[str, Any]) -> dict[str, Any]:
-    """One policy as plain columns: an interval becomes <name>_low and <name>_high."""
+    """One policy as plain columns: an interval becomes two columns, low and high."""
     row: dict[str, Any] = {"policy": policy}
     for name, value in numbers["test"].items():
-        row |= {f"{name}_low": value[0], f"{name}_high": value[1]} if isinstance(value, list) else {name: value}
+        row |= {name.replace("interval", "low"): value[0], name.replace("interval", "high"): value[1]} if isinstance(value, list) else {name: value}
     return row
 
 
 def verdict(table: dict[str, Any], selected: str) -> list[str]:
     """What the intervals allow to be said, in words."""
-    if "gold_gain" not in table[selected]["test"]:
+    numbers = table[selected]["test"]
+    if "gain" not in numbers:
         return [f"Selected on validation: {label(selected)}. There is no gold reward in this profile."]
-    gain, offline = (table[name]["test"]["gain_interval"] for name in (selected, "offline"))
-    said = "is above π0: the interval of its gain excludes zero" if gain[0] > 0 else "is not shown to be above π0: the interval of its gain holds zero"
-    apart = "above" if gain[0] > offline[1] else "below" if gain[1] < offline[0] else "not clearly apart from"
-    return [f"Selected on validation: {label(selected)}, which {said}.", f"Online is {apart} offline DPO by the intervals of the two gains."]
+    said = [f"{against(numbers[f'{name}_interval'])} {other}" for name, other in (("gain", "π0"), ("over_offline", "offline DPO"))]
+    return [f"Selected on validation: {label(selected)}, {' and '.join(said)}, by paired 95 % intervals."]
+
+
+def against(interval: list[float]) -> str:
+    low, high = interval
+    return "better than" if low > 0 else "worse than" if high < 0 else "not shown to be better or worse than"
 
 
 def picture(table: dict[str, Any]) -> str:
@@ -77,7 +83,7 @@ def picture(table: dict[str, Any]) -> str:
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
     for axis, (name, title) in zip(axes, panels, strict=True):
         values = [numbers["test"][name] for numbers in table.values()]
-        bounds = [numbers["test"].get("gold_interval") if name == "gold_reward" else None for numbers in table.values()]
+        bounds = [numbers["test"].get("gold_reward_interval") if name == "gold_reward" else None for numbers in table.values()]
         error = [[v - b[0] if b else 0 for v, b in zip(values, bounds, strict=True)], [b[1] - v if b else 0 for v, b in zip(values, bounds, strict=True)]]
         axis.errorbar(range(len(values)), values, yerr=error, fmt="o-", capsize=3, color="#2457a6")
         axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])

@@ -5,6 +5,7 @@
 A stage is a module stages/<name>.py with `main(params, <what it reads>, *, <what it writes>)`; the options follow from that signature.
 Around the call, the guard
   checks params.yaml whole, and that the code and the locked packages are what code.lock.yaml says they were
+  checks that every input holds the bytes that dvc.lock recorded, and that no model folder or parquet file can do harm
   takes one lock per output, and sees to it that nothing of the stage outlives `dvc`, however either of them dies
   lets the stage write into `.partial/` beside each output, and renames when all is there
   records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import watchdog
+from stages import integrity, watchdog
 
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,6 +116,16 @@ def state(inputs: list[Path]) -> dict[str, tuple[int, int, int]]:
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files}
 
 
+def check_inputs(inputs: list[Path], before: dict[str, tuple[int, int, int]]) -> None:
+    """Raise ValueError unless the inputs are what dvc.lock recorded, and safe to load."""
+    known = integrity.recorded(ROOT / "dvc.lock")
+    for path in inputs:
+        if str(path) in known:  # else it is raw data, in git
+            files = {name: now for name, now in before.items() if Path(name) == path or path in Path(name).parents}
+            integrity.check_once(path, known[str(path)], str(files))
+        integrity.check_safe(path)
+
+
 def check_code(stage: str) -> None:
     """Raise Refusal unless code and installed packages are the ones that `fingerprint` recorded for this stage."""
     from stages import fingerprint
@@ -173,6 +184,7 @@ def execute(stage: str, argv: list[str]) -> None:
         check_code(stage)
     with locks(outs):
         before = state(inputs)
+        check_inputs(inputs, before)
         for path in outs:
             delete(partial(path))
             partial(path).parent.mkdir(parents=True, exist_ok=True)
@@ -201,6 +213,8 @@ def publish(outs: list[Path], inputs: list[Path], before: dict, params: typing.A
     if missing:
         raise Refusal(f"the stage ended without writing {missing}; this is a bug of the stage")
     check_rows([partial(path) for path in outs])
+    for path in outs:
+        integrity.check_safe(partial(path))
     for path in outs:
         delete(path)
         os.replace(partial(path), path)

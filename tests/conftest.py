@@ -28,6 +28,20 @@ def clone(tmp_path: Path) -> Path:
     return copy_tree(tmp_path)
 
 
+def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """A finished run of the smoke profile in a clone of its own."""
+    folder = copy_tree(tmp_path_factory.mktemp("smoke"))
+    assert sh("python -m stages.profile smoke", folder).returncode == 0
+    done = sh("dvc --wait-for-lock repro", folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke profile's two-layer random model, as `base` writes it."""

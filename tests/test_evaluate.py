@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,23 @@ def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_m
 
 def test_a_different_set_of_prompts_cannot_be_paired():
     with pytest.raises(ValueError, match="different prompts"):
-        evaluate.numbers([{"id": "a"}], [{"id": "b"}], None)
+        evaluate.numbers([{"id": "a"}], [{"id": "a"}], [{"id": "b"}], None)
+
+
+def answer(name: str, completion: str, finished: bool = True) -> dict:
+    prompt = [{"role": "user", "content": "Tell me about bees."}]
+    return {"id": name, "prompt": prompt, "completion": completion, "finished": finished}
+
+
+def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
+    """r* is 10 for a good answer that ended and 1 for the same one broken off: of two prompts the policy wins one from pi_0 and ties with offline DPO."""
+    good = "Bees make honey in the hive. The queen leads her busy colony all summer."
+    params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
+    mine, pi0 = [answer("a", good), answer("b", good)], [answer("a", good, finished=False), answer("b", good)]
+    facts = evaluate.golds(mine, pi0, mine, params)
+    assert (facts["gold_reward"], facts["gain"], facts["win_rate"]) == (pytest.approx(10), pytest.approx(4.5), 0.75)
+    assert facts["over_offline"] == 0 and facts["over_offline_interval"] == [0, 0]
+    assert facts["gain_interval"] == [0, pytest.approx(9)]
 
 
 def pair(chosen: float, rejected: float) -> dict:

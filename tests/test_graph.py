@@ -1,48 +1,19 @@
 """dvc.yaml against the code: DVC sees neither imports nor the params that a stage reads, so these tests hold them equal."""
 
-import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dvc.repo import Repo
+from trust.graph import module_of
+from trust.reads import keys_read
 
 from stages import fingerprint, run
-from stages.params import Params
 from stages.profile import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
 NAMED = {stage.addressing: stage for stage in STAGES}
-
-
-def module_of(stage) -> str:
-    return stage.cmd.split()[3]
-
-
-def keys_read(module: str) -> set[str]:
-    """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section handed on whole counts whole."""
-    found = set()
-    for path in fingerprint.closure(module, ROOT):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
-        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
-        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
-        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
-    leaves = {leaf for name in found for leaf in section(name)}
-    return {name for name in leaves if not name.startswith("runtime")}
-
-
-def section(name: str) -> set[str]:
-    """A section's leaves, or the leaf itself."""
-    fields = getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
-    return {f"{name}.{leaf}" for leaf in fields} if fields else {name}
-
-
-def dotted(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Attribute):
-        inner = dotted(node.value)
-        return [*inner, node.attr] if inner else []
-    return [node.id] if isinstance(node, ast.Name) else []
 
 
 def test_there_are_stages_and_each_runs_under_the_guard():
@@ -59,7 +30,7 @@ def test_a_stage_tracks_exactly_the_params_it_reads_and_its_own_code(name):
         assert not tracked and not code
         return
     choice = {"source.name"} if module.startswith("sources.") else set()  # it chooses the module itself
-    assert tracked == keys_read(module) | choice
+    assert tracked == keys_read(module, ROOT) | choice
     assert code == {module.replace(".", "_")}
 
 

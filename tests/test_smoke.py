@@ -4,23 +4,9 @@ import json
 import subprocess
 
 import pytest
-from conftest import copy_tree
+from conftest import sh
 
 pytestmark = pytest.mark.slow
-
-
-def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """A finished run of the smoke profile in a clone of its own."""
-    folder = copy_tree(tmp_path_factory.mktemp("smoke"))
-    assert sh("python -m stages.profile smoke", folder).returncode == 0
-    done = sh("dvc --wait-for-lock repro", folder)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return folder
 
 
 def test_it_ends_with_a_table_of_every_policy(smoke):
@@ -101,6 +87,40 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
         return sorted((row["id"], row["sample"], row["completion"]) for row in rows)
 
     assert drawn("whole") == drawn("pi0/shard-0", "pi0/shard-1")
+
+
+def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke):
+    done = sh("python -m stages.verify", smoke)
+    assert done.returncode == 0, done.stderr
+    assert "computed again to the byte" in done.stdout and "not verified: that base, dpo, generate" in done.stdout
+    path = smoke / "metrics/policy/pi2.json"
+    text = path.read_text()
+    path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
+    assert path.read_text() != text
+    assert "verify: dvc status: " in sh("python -m stages.verify", smoke).stderr
+    lock = (smoke / "dvc.lock").read_text()
+    sh("dvc commit -f evaluate@pi2", smoke)  # a liar who knows DVC
+    sh("dvc --wait-for-lock repro", smoke)
+    found = sh("python -m stages.verify", smoke)
+    path.write_text(text)
+    (smoke / "dvc.lock").write_text(lock)
+    sh("dvc --wait-for-lock repro", smoke)
+    assert found.returncode == 1 and "metrics/policy/pi2.json: `evaluate` computed from the same inputs gives other bytes" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("dvc metrics show metrics/selected.json metrics/reward_model.json", "against_labels.accuracy"),
+        ("dvc metrics diff", ""),
+        ("dvc params diff", ""),
+        ("dvc plots show", "index.html"),
+        ("dvc dag --collapse-foreach-matrix reward_bench", "reward_model"),
+    ],
+)
+def test_dvc_as_its_users_know_it(smoke, command, told):
+    done = sh(command, smoke)
+    assert done.returncode == 0 and told in done.stdout, done.stderr
 
 
 def test_an_edited_row_is_seen_although_the_number_of_rows_stays(smoke):

@@ -1,0 +1,79 @@
+"""What the fingerprint and the guard cost: a `dvc repro` that has nothing to do, and the start of a CPU stage, each against bare DVC and bare Python.
+
+Run     python tests/perf/overhead.py   (in a clone where `dvc repro` has run)
+Prints  medians of five rounds taken in turn, and their ratios or differences
+
+The bare graph is the same one without the stage `fingerprint` and without code keys, in a hard-linked copy of the whole clone.
+"""
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROUNDS = 5
+yaml = YAML()
+IDLE = ["dvc", "--wait-for-lock", "repro", "--quiet"]
+WORDS = "--preferences data/preferences/quickstart.parquet --train {0}/a.parquet --heldout {0}/b.parquet --metrics {0}/c.json"
+BARE = """
+from pathlib import Path
+from stages import filter, params
+filter.main(params.load(Path("params.yaml")), Path("data/preferences/quickstart.parquet"),
+            train=Path("{0}/a.parquet"), heldout=Path("{0}/b.parquet"), metrics=Path("{0}/c.json"))
+"""
+
+
+def bare_copy(folder: Path) -> None:
+    """The clone, its files hard-linked, with a graph that knows no code keys."""
+    shutil.copytree(".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp"))
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    for name, stages in (("dvc.yaml", lambda text: text["stages"]), ("dvc.lock", lambda text: text["stages"])):
+        text = yaml.load(folder / name)
+        stages(text).pop("fingerprint")
+        for stage in stages(text).values():
+            strip(stage.get("do", stage))
+        (folder / name).unlink()
+        yaml.dump(text, folder / name)
+
+
+def strip(stage: dict) -> None:
+    """Take the code keys out of a stage of dvc.yaml (a list of params) or of dvc.lock (a mapping)."""
+    params = stage.get("params")
+    if isinstance(params, list):
+        stage["params"] = [p for p in params if not (isinstance(p, dict) and "code.lock.yaml" in p)]
+    elif params:
+        params.pop("code.lock.yaml", None)
+    if not stage.get("params", True):
+        del stage["params"]
+
+
+def seconds(command: list[str], folder: Path) -> float:
+    start = time.monotonic()
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return time.monotonic() - start
+
+
+def in_turn(commands: list[tuple[list[str], Path]]) -> list[float]:
+    """The median seconds of each command over ROUNDS rounds, after one round to warm up."""
+    rounds = [[seconds(command, folder) for command, folder in commands] for _ in range(ROUNDS + 1)][1:]
+    return [statistics.median(values) for values in zip(*rounds, strict=True)]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=".scratch") as scratch:
+        folder = Path(scratch) / "bare"
+        bare_copy(folder)
+        ours, bare = in_turn([(IDLE, Path()), (IDLE, folder)])
+        print(f"a repro with nothing to do: {ours:.2f} s, bare DVC on the same graph {bare:.2f} s, ratio {ours / bare:.2f}")
+        guarded = [sys.executable, "-m", "stages.run", "filter", *WORDS.format(scratch).split()]
+        ours, bare = in_turn([(guarded, Path()), ([sys.executable, "-c", BARE.format(scratch)], Path())])
+        print(f"the CPU stage `filter`: {ours:.2f} s guarded, {bare:.2f} s bare; the guard costs {ours - bare:.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What reruns after an edit, on the real graph: a part of tests/trust/edits.py (`make invalidation` makes them all); and a cache that fails."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import copy_tree
+from trust.edits import EDITS, sub
+from trust.invalidation import Scene
+
+pytestmark = pytest.mark.slow
+HERE = [  # one of each kind, the cheap ones
+    "`rank.length_penalty`",
+    "`dpo.beta`",
+    "`runtime.*`",
+    "one more iteration",
+    "a third shard",
+    "an edited raw row, their number the same",
+    "a comment in `stages/generate.py`",
+    "the helper `stages/forward.py`",
+    "`trl` in the lock",
+    "a policy edited by hand, another deleted",
+]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return Scene(copy_tree(tmp_path_factory.mktemp("scene")))
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_edit_reruns_exactly_what_it_must(scene, name):
+    executed, expected, needed, stale = scene.try_edit(EDITS[name])
+    assert executed == expected
+    assert executed - {"fingerprint"} == needed
+    assert not stale
+
+
+def test_a_reformatted_stage_can_be_recorded_without_running_it(scene):
+    sub("stages/rank.py", "import json\n", "import json as json\n")(scene.clone)
+    for command in ("dvc repro fingerprint", "dvc commit -f rank@t0 rank@t1"):
+        scene.sh(command)
+    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh("dvc status")
+    scene.sh("git reset -q --hard && dvc checkout -q --force")
+
+
+def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(scene):
+    said = scene.sh("dvc exp run -S dpo.beta=0.3")
+    assert "Running stage 'dpo@t0'" in said and "Running stage 'generate@t0-0'" not in said and "Running stage 'generate@t1-0'" in said
+    assert "0.3" in scene.sh("dvc params diff") and "dpo.beta" in scene.sh("dvc params diff")
+    scene.sh("git reset -q --hard && dvc checkout -q --force")
+
+
+def test_there_are_edits_of_every_kind():
+    assert len(EDITS) >= 25
+
+
+def test_an_edit_that_finds_nothing_to_edit_is_no_edit(tmp_path):
+    (tmp_path / "a").write_text("b")
+    with pytest.raises(ValueError, match="a has no 'c'"):
+        sub("a", "c", "d")(tmp_path)
+
+
+@pytest.fixture
+def small_cache(tmp_path):
+    """A cache on a file system of its own, 64 KiB large; `mount` changes it."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def mount(options: str) -> int:
+        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)], capture_output=True).returncode
+
+    if mount("size=64k"):
+        pytest.skip("this machine lets us mount no file system")
+    yield cache, mount
+    subprocess.run(["umount", str(cache)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told", "cure"), [("remount,size=64k", "No space left", "remount,size=64m"), ("remount,ro", "Read-only", "remount,rw,size=64m")]
+)
+def test_a_cache_that_is_full_or_read_only_loses_nothing(scene, small_cache, trouble, told, cure):
+    cache, mount = small_cache
+    scene.sh(f"dvc cache dir --local {cache}")
+    (scene.clone / "dvc.lock").unlink()
+    mount(trouble)
+    with pytest.raises(RuntimeError, match=told):
+        scene.sh("dvc --wait-for-lock repro")
+    mount(cure)
+    scene.sh("dvc --wait-for-lock repro")
+    stale = [out for _, made in scene.oracle().values() for out, text in made.items() if (scene.clone / out).read_bytes() != text]
+    assert not stale and "up to date" in scene.sh("dvc status")
+    scene.sh("dvc cache dir --local --unset && git reset -q --hard && dvc checkout -q --force")
+
+
+def test_the_scene_lies_outside_the_working_tree(scene):
+    assert not scene.clone.is_relative_to(Path.cwd())

@@ -1,0 +1,218 @@
+"""Artifacts through real servers: S3 (rclone) and SSH (asyncssh), another machine standing as a fresh clone with an empty cache."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from conftest import sh
+
+pytestmark = pytest.mark.slow
+KEY, SECRET = "quickstart-key", "do-not-commit-4711"
+SSH_SERVER = """
+import asyncio, asyncssh, sys
+async def main():
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key("client"); key.write_public_key("client.pub")
+    await asyncssh.listen("127.0.0.1", int(sys.argv[1]), server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+                          authorized_client_keys="client.pub", sftp_factory=True)
+    await asyncio.get_event_loop().create_future()
+asyncio.run(main())
+"""
+
+
+class Server(NamedTuple):
+    """A running server: its files, and the commands that make it a clone's remote."""
+
+    store: Path
+    commands: list[str]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 30
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert time.monotonic() < end, "the server did not come up"
+        time.sleep(0.1)
+
+
+def s3(folder: Path, port: int) -> tuple[list[str], list[str]]:
+    """The words that start an S3 server, and the commands that make it a remote."""
+    (folder / "store/bucket").mkdir(parents=True)
+    rclone = str(Path(sys.executable).with_name("rclone"))
+    words = [rclone, "serve", "s3", str(folder / "store"), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "writes"]
+    options = [f"endpointurl http://127.0.0.1:{port}", "region us-east-1"]
+    return words, ["dvc remote add --default --force shared s3://bucket/rlhf", *(f"dvc remote modify --local shared {option}" for option in options)]
+
+
+def ssh(folder: Path, port: int) -> tuple[list[str], list[str]]:
+    """The same for SSH, with a key of its own."""
+    (folder / "store").mkdir()
+    url = f"ssh://me@127.0.0.1:{port}{folder}/store"
+    commands = [f"dvc remote add --default --force shared {url}", f"dvc remote modify --local shared keyfile {folder}/client"]
+    return [sys.executable, "-c", SSH_SERVER, str(port)], commands
+
+
+@pytest.fixture(params=[s3, ssh])
+def server(request, tmp_path, monkeypatch) -> Iterator[Server]:
+    folder, port = tmp_path / "server", free_port()
+    folder.mkdir()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    words, commands = request.param(folder, port)
+    running = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(port)
+    yield Server(folder / "store", commands)
+    running.kill()
+
+
+def run(command: str, folder: Path) -> str:
+    done = sh(command, folder)
+    assert done.returncode == 0, f"{command}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def mine(smoke, server, tmp_path) -> Path:
+    """My machine: the finished run, committed, with the server as its remote."""
+    folder = tmp_path / "mine"
+    shutil.copytree(smoke, folder, symlinks=True)
+    for command in [*server.commands, "git add -A", "git commit -qm run"]:
+        run(command, folder)
+    return folder
+
+
+def another_machine(mine: Path, server: Server, name: str) -> Path:
+    folder = mine.parent / name
+    run(f"git clone -q {mine} {folder}", mine)
+    for command in server.commands:
+        run(command, folder)
+    return folder
+
+
+def stages_run(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def stored(store: Path, clone: Path, stage: str, file: str) -> Path:
+    """Where the store keeps one file of a stage's model folder."""
+    from ruamel.yaml import YAML
+
+    lock = YAML(typ="safe").load(clone / "dvc.lock")["stages"][stage]["outs"]
+    folder = next(out["md5"] for out in lock if out["path"].startswith("models/"))
+    listing = next(store.rglob(f"md5/{folder[:2]}/{folder[2:]}"))
+    md5 = next(entry["md5"] for entry in json.loads(listing.read_text()) if entry["relpath"] == file)
+    return next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
+
+
+def settled(store: Path) -> None:
+    """rclone writes back with some delay: wait until the store stops growing."""
+    last = -1
+    while last != (last := sum(f.stat().st_size for f in store.rglob("*") if f.is_file())):
+        time.sleep(6)
+
+
+def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_its_inputs(mine, server):
+    run("dvc push --run-cache", mine)
+    theirs = another_machine(mine, server, "theirs")
+    assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))
+    assert (theirs / "metrics/table.md").read_text() == (mine / "metrics/table.md").read_text()
+    assert "up to date" in run("dvc status", theirs)
+
+    small = another_machine(mine, server, "small")
+    report = small / "stages/report.py"
+    report.write_text(report.read_text().replace('"wins"', '"won"'))
+    assert stages_run(run("dvc --wait-for-lock repro --allow-missing --pull", small)) == {"fingerprint", "report"}
+    assert "won" in (small / "metrics/table.md").read_text()
+    fetched = {str(path.relative_to(small)) for path in (small / "data").rglob("*") if path.is_file() and "raw" not in path.parts}
+    assert fetched == {"data/standings/pi2.json"} and not (small / "models").exists()
+
+
+def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mine, server):
+    for command, folder, wait in (("dvc push --run-cache", mine, 2.5), ("dvc pull", another_machine(mine, server, "theirs"), 2.5)):
+        started = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(wait)
+        os.kill(started.pid, signal.SIGKILL)
+        started.wait()
+        run(command, folder)
+    assert not stages_run(run("dvc --wait-for-lock repro --pull", mine.parent / "theirs"))
+    assert "verified" in run("python -m stages.verify", mine.parent / "theirs")
+
+
+def test_a_damaged_model_is_named_before_it_is_used_and_can_be_mended(mine, server):
+    run("dvc push --run-cache", mine)
+    settled(server.store)
+    weights = stored(server.store, mine, "reward_model", "model.safetensors")
+    whole = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(whole[:-4] + b"\0\1\2\3")
+    theirs = another_machine(mine, server, "theirs")
+    run("dvc pull", theirs)  # DVC itself sees nothing
+    words = "--reward models/reward --heldout data/filtered/heldout.parquet --judged data/judged/heldout.parquet"
+    refused = sh(f"python -m stages.run reward_bench {words}", theirs)
+    assert refused.returncode == 1 and "models/reward has md5" in refused.stderr and "damaged" in refused.stderr
+    assert "models/reward has md5" in sh("python -m stages.verify", theirs).stderr
+
+    weights.unlink()
+    run("dvc push --run-cache", mine)
+    settled(server.store)
+    run("rm -r models/reward .dvc/cache .dvc/tmp", theirs)
+    run("dvc pull", theirs)
+    assert "verified" in run("python -m stages.verify", theirs)
+
+
+def test_with_verify_a_damaged_object_does_not_even_arrive(mine, server):
+    run("dvc push --run-cache", mine)
+    settled(server.store)
+    pairs = next(server.store.rglob(f"md5/{md5_of(mine / 'data/pairs/pi0.parquet')}"))
+    pairs.chmod(0o644)
+    pairs.write_bytes(pairs.read_bytes()[:-100])
+    theirs = another_machine(mine, server, "theirs")
+    run("dvc remote modify --local shared verify true", theirs)
+    refused = sh("dvc pull", theirs)
+    assert refused.returncode != 0 and "data/pairs/pi0.parquet" in refused.stderr
+    assert not (theirs / "data/pairs/pi0.parquet").exists()
+
+
+def md5_of(path: Path) -> str:
+    from stages import integrity
+
+    digest = integrity.md5(path)
+    return f"{digest[:2]}/{digest[2:]}"
+
+
+def test_two_branches_meet(mine, server):
+    """Each branch ran its own edit; after the merge only what both edits touch together runs."""
+    run("dvc push --run-cache", mine)
+    theirs = another_machine(mine, server, "theirs")
+    run("git checkout -qb theirs && python -m stages.profile smoke evaluate.resamples=501 && dvc --wait-for-lock repro --pull", theirs)
+    run("git -c user.name=t -c user.email=t@t commit -qam resamples && dvc push --run-cache && git push -q origin theirs", theirs)
+    report = mine / "stages/report.py"
+    report.write_text(report.read_text().replace('"wins"', '"won"'))
+    run("dvc --wait-for-lock repro && git commit -qam wording", mine)
+    assert sh("git merge theirs", mine).returncode == 1
+    run("git checkout --ours dvc.lock metrics", mine)
+    ran = stages_run(run("dvc --wait-for-lock repro --pull", mine))
+    assert ran <= {"fingerprint", "report"}
+    run("git commit -qam merge", mine)
+    assert "won" in (mine / "metrics/table.md").read_text() and "up to date" in run("dvc status", mine)
+
+
+def test_credentials_reach_no_tracked_file(mine, server):
+    run("dvc push", mine)
+    run("git add -A", mine)
+    found = sh(f"git grep --cached -e {KEY} -e {SECRET}", mine)
+    assert found.returncode == 1 and not found.stdout

@@ -1,0 +1,122 @@
+"""The edits that tests/trust/invalidation.py makes, one at a time, and what each must rerun."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Change = Callable[[Path], Any]
+
+
+class Edit(NamedTuple):
+    """An edit, the stages that must run (with all that follows from them), and whether stages/ or the lock were touched."""
+
+    change: Change
+    roots: list[str]
+    code: bool = False
+
+
+def sub(file: str, old: str, new: str) -> Change:
+    """Replace the first `old` of a file. Raises ValueError when it is not there: an edit that edits nothing would prove nothing."""
+
+    def change(root: Path) -> None:
+        text = (root / file).read_text()
+        if old not in text:
+            raise ValueError(f"{file} has no {old!r}")
+        (root / file).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def all_of(*changes: Change) -> Change:
+    return lambda root: [change(root) for change in changes]
+
+
+def param(key: str, value: str) -> Change:
+    """Set a leaf of params.yaml by the composer, as a user does."""
+    return lambda root: subprocess.run([sys.executable, "-m", "stages.profile", "quickstart", f"{key}={value}"], cwd=root, check=True, capture_output=True)
+
+
+def third_shard(root: Path) -> None:
+    text = (root / "dvc.yaml").read_text().replace("shard: [0, 1]", "shard: [0, 1, 2]")
+    (root / "dvc.yaml").write_text(re.sub(r'("?)(data/\S+?/)shard-1\.parquet\1(,?)', r"\1\2shard-1.parquet\1, \1\2shard-2.parquet\1\3", text))
+
+
+def one_more(root: Path) -> None:
+    text = (root / "params.yaml").read_text()
+    text = text.replace("- {id: t1, samples: pi1, makes: pi2}\n", "- {id: t1, samples: pi1, makes: pi2}\n- {id: t2, samples: pi2, makes: pi3}\n")
+    (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi3").replace("pi1, pi2]", "pi1, pi2, pi3]"))
+
+
+def one_less(root: Path) -> None:
+    text = (root / "params.yaml").read_text().replace("- {id: t1, samples: pi1, makes: pi2}\n", "")
+    (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi1").replace("pi1, pi2]", "pi1]"))
+
+
+RAW, PROMPTS = "data/raw/quickstart/annotations.jsonl", "data/raw/quickstart/prompts.jsonl"
+TRAINED = ["sft", "reward_model", "dpo*"]
+CODE = True  # stages/ or the lock are touched, so the fingerprint runs
+EDITS: dict[str, Edit] = {
+    "`seed`": Edit(param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond@*", "evaluate@*"]),
+    "`dtype`": Edit(param("dtype", "bfloat16"), ["base"]),
+    "`base.revision`": Edit(param("base.revision", "0.1.3"), ["base"]),
+    "`filter.heldout_share`": Edit(param("filter.heldout_share", "0.25"), ["filter"]),
+    "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
+    "`prompts.per_iteration` (rows per shard)": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
+    "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
+    "`reward_model.layers`": Edit(param("reward_model.layers", "10"), ["reward_model"]),
+    "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
+    "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond@*"]),
+    "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
+    "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
+    "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
+    "`dpo.beta`": Edit(param("dpo.beta", "0.3"), ["dpo*"]),
+    "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
+    "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
+    "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
+    "`runtime.*`": Edit(all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []),
+    "one more iteration": Edit(one_more, ["batch@t2", "select"]),
+    "one iteration less": Edit(one_less, ["select"]),
+    "a third shard": Edit(third_shard, ["batch@*"]),
+    "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare"]),
+    "the raw file renamed": Edit(
+        all_of(lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"), sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl")), ["prepare"]
+    ),
+    "an edited prompt": Edit(sub(PROMPTS, "short, friendly", "short, kind"), ["prompts"]),
+    "`touch` of the raw data": Edit(lambda r: (r / RAW).touch(), []),
+    "the README, a description, a plot": Edit(
+        all_of(sub("README.md", "RLHF", "rlhf"), sub("dvc.yaml", "desc: the", "desc: The"), sub("dvc.yaml", "x: step", "x: loss")), []
+    ),
+    "a comment in `stages/generate.py`": Edit(sub("stages/generate.py", "    share =", "    # a remark\n    share ="), [], CODE),
+    "a docstring and blank lines in `stages/training.py`": Edit(
+        all_of(sub("stages/training.py", '"""What', '"""\n\nWhat'), sub("stages/training.py", "\n\n\ndef", "\n\n\n\ndef")), [], CODE
+    ),
+    "the body of `stages/rank.py`": Edit(sub("stages/rank.py", "import ", "import os\nimport "), ["rank@*"], CODE),
+    "the helper `stages/sampling.py`": Edit(
+        sub("stages/sampling.py", "temperature=r.temperature", "temperature=1 * r.temperature"), ["generate@*", "respond@*"], CODE
+    ),
+    "the helper `stages/forward.py`": Edit(
+        sub("stages/forward.py", "import math", "import os\nimport math"), ["score@*", "reward_bench", "reference*", "measure@*"], CODE
+    ),
+    "the helper `stages/training.py`": Edit(sub("stages/training.py", '"cosine"', '"linear"'), TRAINED, CODE),
+    "a helper renamed": Edit(
+        all_of(
+            lambda r: (r / "stages/sampling.py").rename(r / "stages/sampler.py"),
+            *(sub(f"stages/{n}.py", "import sampling", "import sampler as sampling") for n in ("generate", "respond")),
+        ),
+        ["generate@*", "respond@*"],
+        CODE,
+    ),
+    "the template `stages/chatml.jinja`": Edit(sub("stages/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE),
+    "the grader's data `annotator_topics.json`": Edit(sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "reward_accuracy"], CODE),
+    "the guard `stages/run.py`, a new module": Edit(
+        all_of(sub("stages/run.py", "import os", "import re\nimport os"), lambda r: (r / "stages/new.py").write_text("x = 1\n")), [], CODE
+    ),
+    "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
+    "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond@*"], CODE),
+    "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
+    "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
+    "a policy edited by hand, another deleted": Edit(all_of(lambda r: (r / "models/pi1").write_text("x"), lambda r: (r / "models/offline").unlink()), []),
+}

@@ -1,0 +1,98 @@
+"""What reruns after an edit: each edit made alone in a scratch clone, on the real graph, with stages that only digest what they read.
+
+Run     python tests/trust/invalidation.py [name of an edit ...]     (or: make invalidation)
+Prints  a Markdown table for docs/what-reruns.md: the edit, the stages executed, and their seconds against the least that had to run
+
+For every edit: DVC executed exactly the expected stages; these are exactly the ones whose inputs changed; and every output equals, to the
+byte, that of a run from scratch, which is computed without DVC.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+
+from trust import graph, standin  # noqa: E402
+from trust.edits import EDITS, Edit  # noqa: E402
+
+from stages import fingerprint  # noqa: E402
+
+
+class Scene:
+    """A finished stand-in run in a clone; `try_edit` makes one edit, lets DVC work, looks, and puts everything back."""
+
+    def __init__(self, clone: Path) -> None:
+        self.clone, bin_folder = clone, clone / ".scratch/bin"
+        bin_folder.mkdir(parents=True)
+        (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "standin.py"} "$@"\n')
+        (bin_folder / "python").chmod(0o755)
+        self.environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        (clone / "dvc.lock").unlink(missing_ok=True)
+        self.sh("dvc --wait-for-lock repro")
+        self.sh("git add -A && git -c user.name=t -c user.email=t@t commit -qm run")
+        self.before = self.oracle()
+
+    def sh(self, command: str) -> str:
+        done = subprocess.run(command, shell=True, cwd=self.clone, env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{command}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+        return done.stdout
+
+    def oracle(self) -> dict[str, tuple[bytes, dict[str, bytes]]]:
+        """Stage to (digest of what it reads, its outputs): the run from scratch, computed in order and without DVC."""
+        fingerprint.imports.cache_clear()
+        fingerprint.lock.cache_clear()
+        made: dict[str, bytes] = {}
+        found: dict[str, tuple[bytes, dict[str, bytes]]] = {}
+        self.graph = graph.stages(self.clone)
+        for name, stage in self.graph.items():
+            if name != "fingerprint":
+                inputs = {dep: made.get(dep) or (self.clone / dep).read_bytes() for dep in graph.deps(stage)}
+                digest = standin.answer(self.clone, stage.cmd.split()[3:], inputs)
+                found[name] = digest, {out: standin.written(digest, out) for out in graph.outs(stage)}
+                made |= found[name][1]
+        return found
+
+    def try_edit(self, edit: Edit) -> tuple[set[str], set[str], set[str], list[str]]:
+        """(executed, expected, needed) stages, and the outputs that differ from a run from scratch."""
+        edit.change(self.clone)
+        executed = set(re.findall(r"Running stage '(.+)'", self.sh("dvc --wait-for-lock repro")))
+        after = self.oracle()
+        expected = graph.downstream(self.graph, edit.roots) | ({"fingerprint"} if edit.code else set())
+        needed = {name for name, (digest, _) in after.items() if digest != self.before.get(name, (b"",))[0]}
+        stale = [out for _, made in after.values() for out, text in made.items() if (self.clone / out).read_bytes() != text]
+        self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force")
+        return executed, expected, needed, stale
+
+
+def seconds() -> dict[str, float]:
+    """Seconds of one run of each stage, from the table of docs/performance.md."""
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|.*\| ([\d.]+) \|$", (HERE.parent.parent / "docs/performance.md").read_text(), re.M)
+    return {name: float(total) / int(runs) for name, runs, total in rows}
+
+
+def main() -> None:
+    import tempfile
+
+    from conftest import copy_tree
+
+    cost = seconds()
+    chosen = {name: edit for name, edit in EDITS.items() if not sys.argv[1:] or name in sys.argv[1:]}
+    print("| edit | stages executed | seconds | least | ratio | outputs as from scratch |\n|---|---|---:|---:|---:|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        scene, wrong = Scene(copy_tree(Path(folder))), 0
+        for name, edit in chosen.items():
+            executed, expected, needed, stale = scene.try_edit(edit)
+            spent, least = (sum(cost.get(stage.partition("@")[0], 0) for stage in names - {"fingerprint"}) for names in (executed, needed))
+            wrong += executed != expected or executed - {"fingerprint"} != needed or bool(stale)
+            said = f"{len(executed)}: {', '.join(edit.roots) or 'none'}{' and what follows' if edit.roots else ''}{', fingerprint' if edit.code else ''}"
+            print(f"| {name} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |", flush=True)
+    sys.exit(f"{wrong} of {len(chosen)} edits did not rerun what they should" if wrong else f"{len(chosen)} edits, all exact")
+
+
+if __name__ == "__main__":
+    main()
