@@ -52,6 +52,7 @@ invalidation: setup
 
 chaos: setup
 	python tests/trust/chaos.py
+	python tests/trust/shards.py
 
 # Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).
 lock: setup

@@ -81,11 +81,13 @@ def picture(table: dict[str, Any]) -> str:
     panels = [("gold_reward", "gold reward"), ("proxy_reward", "proxy reward"), ("tokens", "tokens per answer"), ("kl", "KL to π0, nats")]
     panels = [p for p in panels if p[0] in table["pi0"]["test"]]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
+    iterates = [i for i, policy in enumerate(table) if policy != "offline"]  # the line follows the iterations; offline DPO is none of them
     for axis, (name, title) in zip(axes, panels, strict=True):
         values = [numbers["test"][name] for numbers in table.values()]
         bounds = [numbers["test"].get("gold_reward_interval") if name == "gold_reward" else None for numbers in table.values()]
         error = [[v - b[0] if b else 0 for v, b in zip(values, bounds, strict=True)], [b[1] - v if b else 0 for v, b in zip(values, bounds, strict=True)]]
-        axis.errorbar(range(len(values)), values, yerr=error, fmt="o-", capsize=3, color="#2457a6")
+        axis.errorbar(range(len(values)), values, yerr=error, fmt="o", capsize=3, color="#2457a6")
+        axis.plot(iterates, [values[i] for i in iterates], color="#2457a6")
         axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
         axis.set_title(title, fontsize=11)
     text = io.StringIO()

@@ -19,7 +19,8 @@ def copy_tree(tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tmp_path / name)
-    subprocess.run("git init -q && git add -A && git -c user.name=t -c user.email=t@t commit -qm t", shell=True, check=True, cwd=tmp_path)
+    identity = "git config user.name t && git config user.email t@t"  # a clean machine has none
+    subprocess.run(f"git init -q && {identity} && git add -A && git commit -qm t", shell=True, check=True, cwd=tmp_path)
     return tmp_path
 
 

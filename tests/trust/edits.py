@@ -40,8 +40,10 @@ def param(key: str, value: str) -> Change:
 
 
 def third_shard(root: Path) -> None:
+    """In the matrices, in lists of paths (in quotes, with commas) and in commands (bare)."""
     text = (root / "dvc.yaml").read_text().replace("shard: [0, 1]", "shard: [0, 1, 2]")
-    (root / "dvc.yaml").write_text(re.sub(r'("?)(data/\S+?/)shard-1\.parquet\1(,?)', r"\1\2shard-1.parquet\1, \1\2shard-2.parquet\1\3", text))
+    text = re.sub(r'"(data/\S+?/)shard-1\.parquet"', r'"\1shard-1.parquet", "\1shard-2.parquet"', text)
+    (root / "dvc.yaml").write_text(re.sub(r"(?<!\")(data/\S+?/)shard-1\.parquet(?!\")", r"\1shard-1.parquet \1shard-2.parquet", text))
 
 
 def one_more(root: Path) -> None:
@@ -72,7 +74,7 @@ EDITS: dict[str, Edit] = {
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
-    "`dpo.beta`": Edit(param("dpo.beta", "0.3"), ["dpo*"]),
+    "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
     "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
