@@ -48,11 +48,11 @@ verify: setup
 	@python -m stages.verify
 
 invalidation: setup
-	python tests/trust/invalidation.py
+	python -m tests.trust.invalidation
 
 chaos: setup
-	python tests/trust/chaos.py
-	python tests/trust/shards.py
+	python -m tests.trust.chaos
+	python -m tests.trust.shards
 
 # Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).
 lock: setup

@@ -1,4 +1,4 @@
-"""The simulated annotator: a known gold reward r*(x, a), and the labels it would give.
+"""The simulated annotator's gold reward r*(x, a); data/raw/quickstart/make_annotations.py draws the labels from it.
 
 Source  RLHF Workflow (arXiv 2405.07863), Definitions 1 and 2: P(a1 preferred to a2 | x) = sigmoid(r*(x, a1) - r*(x, a2))
 
@@ -15,7 +15,6 @@ Five factors multiply the weighted mean of these, so that an answer hopeless in 
 """
 
 import json
-import math
 import re
 from pathlib import Path
 
@@ -147,8 +146,3 @@ def gold_reward(prompt: str, answer: str, finished: bool) -> float:
     quality = 0.7 * done + 0.3 * obeys(rule, answer) if rule else done
     factors = on_topic(prompt, answer) * says(prompt, answer) * (0.2 + 0.8 * form(answer))
     return 10 * factors * fresh(answer) * own(prompt, answer) * (0.1 + 0.9 * quality)
-
-
-def preference_probability(gold_a: float, gold_b: float) -> float:
-    """P(a preferred to b) = sigmoid(r*(a) - r*(b)), Definition 1."""
-    return 1 / (1 + math.exp(gold_b - gold_a))

@@ -1,10 +1,11 @@
 """Turn a policy's measured answers into numbers with intervals, paired against pi_0 and against offline DPO on the same prompts.
 
-Reads   measures: a policy's answers with proxy_reward, logp_policy, logp_reference; baseline, offline: the same of pi_0 and of offline DPO
+Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_policy, logp_reference; baseline, offline: the same
+        of pi_0 and of offline DPO
 Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0, proxy reward,
         length, share finished, KL; on the validation prompts the proxy reward
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
-Source  intervals: percentile bootstrap over prompts (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0 over the policy's own
+Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0 over the policy's own
         samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads
 """
 
@@ -32,7 +33,7 @@ def interval(values: np.ndarray, resamples: int, confidence: float, seed: int) -
 
 
 def split(path: Path, name: str) -> list[dict]:
-    return sorted((row for row in pq.read_table(path).to_pylist() if row["split"] == name), key=lambda row: row["id"])
+    return sorted((row for row in pq.read_table(path).to_pylist() if row["split"] == name), key=lambda row: (row["id"], row["sample"]))
 
 
 def wins(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -45,18 +46,21 @@ def column(rows: list[dict], name: str) -> np.ndarray:
 
 
 def golds(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
-    """The gold reward (N,) of a policy, and what it gains over the two others, with intervals."""
+    """The gold reward of a policy, and what it gains over the two others, with intervals; the k-th answers to a prompt are compared."""
     bootstrap = {"resamples": params.evaluate.resamples, "confidence": params.evaluate.confidence, "seed": params.seed}
     mine, theirs, offlines = (np.array([gold(row) for row in side]) for side in (rows, baseline, offline))
     quantities = {"gold_reward": mine, "gain": mine - theirs, "over_offline": mine - offlines, "win_rate": wins(mine, theirs)}
-    return {k: v for name, each in quantities.items() for k, v in ((name, each.mean()), (f"{name}_interval", interval(each, **bootstrap)))}
+    prompts = len({row["id"] for row in rows})
+    means = {name: each.reshape(prompts, -1).mean(axis=1) for name, each in quantities.items()}
+    return {k: v for name, each in means.items() for k, v in ((name, each.mean()), (f"{name}_interval", interval(each, **bootstrap)))}
 
 
 def numbers(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
-    """Every number of one policy on the test prompts. Raises ValueError unless the three policies answered the same prompts."""
-    if not [row["id"] for row in rows] == [row["id"] for row in baseline] == [row["id"] for row in offline]:
+    """Every number of one policy on the test prompts. Raises ValueError unless the three policies answered the same prompts as often."""
+    asked, *others = ([(row["id"], row["sample"]) for row in side] for side in (rows, baseline, offline))
+    if others != [asked, asked]:
         raise ValueError("the policy, pi_0 and offline DPO answered different prompts, which cannot be paired; run respond again for all")
-    result: dict[str, Any] = {"prompts": len(rows)}
+    result: dict[str, Any] = {"prompts": len({row["id"] for row in rows}), "answers": len(rows)}
     if params.evaluate.gold != "none":
         result |= golds(rows, baseline, offline, params)
     proxy = column(rows, "proxy_reward")
@@ -72,4 +76,4 @@ def main(params: Any, measures: Path, baseline: Path, offline: Path, *, metrics:
     result = {"test": test, "validation": {"proxy_reward": round(float(validation.mean()), 4)}}
     metrics.write_text(json.dumps({measures.stem: result}, indent=2) + "\n")
     told = f"gold reward {test['gold_reward']} {test['gold_reward_interval']}, gain {test['gain']} {test['gain_interval']}," if "gain" in test else ""
-    print(f"evaluate {measures.stem}: {test['prompts']} prompts, {told} proxy {test['proxy_reward']}, KL {test['kl']} nats")
+    print(f"evaluate {measures.stem}: {test['answers']} answers to {test['prompts']} prompts, {told} proxy {test['proxy_reward']}, KL {test['kl']} nats")

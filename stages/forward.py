@@ -1,7 +1,7 @@
 """Forward passes without gradients, in batches of about equal numbers of tokens: rewards, and log-probabilities of completions.
 
 `score`, `reward_bench`, `reference` and `measure` share it. Each value depends on its own row alone: order and batching change it
-by rounding only.
+by rounding only (1e-7 in float32), and not even by that where rows of one group keep to themselves.
 """
 
 import math
@@ -12,11 +12,15 @@ from typing import Any
 from stages import chat
 
 
-def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
-    """Row indices, longest first, so that padded rows x longest stays within `tokens`; a longer row makes a batch of its own."""
+def batches(lengths: list[int], tokens: int, groups: list[str] | None = None) -> Iterator[list[int]]:
+    """Row indices, longest first, so that padded rows x longest stays within `tokens`; a longer row makes a batch of its own.
+
+    With `groups`, a name per row, no batch holds rows of two groups: what a row is batched with does not depend on the other groups.
+    """
+    group = groups or [""] * len(lengths)
     batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+    for index in sorted(range(len(lengths)), key=lambda i: (group[i], -lengths[i], i)):
+        if batch and (group[index] != group[batch[0]] or (len(batch) + 1) * lengths[batch[0]] > tokens):
             yield batch
             batch = []
         batch.append(index)
@@ -24,14 +28,14 @@ def batches(lengths: list[int], tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def over_batches(sequences: list[list[int]], pad: int, runtime: Any, device: Any, compute: Callable, what: str) -> list[float]:
+def over_batches(sequences: list[list[int]], pad: int, runtime: Any, device: Any, compute: Callable, what: str, groups: list[str] | None = None) -> list[float]:
     """`compute(input_ids (B, L) int64, attention_mask (B, L), rows) -> B floats` over right-padded batches, values in the rows' order."""
     import torch
     from tqdm import tqdm
 
     values = [math.nan] * len(sequences)
     with torch.inference_mode(), tqdm(total=len(sequences), desc=what, unit="row") as bar:
-        for rows in batches([len(s) for s in sequences], runtime.forward_batch_tokens):
+        for rows in batches([len(s) for s in sequences], runtime.forward_batch_tokens, groups):
             width = max(len(sequences[i]) for i in rows)
             ids = torch.tensor([sequences[i] + [pad] * (width - len(sequences[i])) for i in rows], device=device)
             mask = torch.tensor([[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows], device=device)
@@ -67,8 +71,8 @@ def sides(model: Path, pairs: list[dict]) -> list[Row]:
     return tokenized(model, [(row["prompt"], row[s][0]["content"], row[f"{s}_finished"]) for s in ("chosen", "rejected") for row in pairs])
 
 
-def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "score") -> list[float]:
-    """r(x, a) of each row, a logit. Raises ValueError where a reward is not finite."""
+def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, groups: list[str] | None = None) -> list[float]:
+    """r(x, a) of each row, a logit; `groups` as in `batches`. Raises ValueError where a reward is not finite."""
     from transformers import AutoModelForSequenceClassification
 
     network, device = load(AutoModelForSequenceClassification, model, dtype, runtime)
@@ -77,7 +81,7 @@ def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = 
     def compute(ids: Any, mask: Any, _: list[int]) -> Any:
         return network(input_ids=ids, attention_mask=mask).logits[:, 0].float()
 
-    values = over_batches([prompt + completion for prompt, completion in rows], pad, runtime, device, compute, what)
+    values = over_batches([prompt + completion for prompt, completion in rows], pad, runtime, device, compute, "score", groups)
     return finite(values, f"{model}: reward")
 
 

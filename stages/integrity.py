@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 STAMPS = Path(".scratch/verified")
+CACHE = Path(".dvc/cache/files/md5")
 RUNS_CODE = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".so"}
 """Endings of files that loading can execute (pickles and what may hold one) or that are code."""
 INFLATION = 1000
 """A parquet file may hold this many times its own bytes; text compresses 3 to 30 times."""
 
 
-def recorded(lock: Path) -> dict[str, str]:
-    """Path to md5 of every output in dvc.lock; a folder's ends in `.dir`. Empty where there is no lock."""
+def locked_stages(lock: Path) -> dict[str, dict]:
+    """What dvc.lock says of every stage, by name, removed ones too; all leaves are strings. Empty where there is no lock."""
     import yaml
 
-    stages = (yaml.load(lock.read_text(), yaml.CBaseLoader) or {}).get("stages", {}) if lock.exists() else {}
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+    return (yaml.load(lock.read_text(), yaml.CBaseLoader) or {}).get("stages", {}) if lock.exists() else {}
+
+
+def recorded(lock: Path) -> dict[str, str]:
+    """Path to md5 of every output in dvc.lock; a folder's ends in `.dir`."""
+    return {out["path"]: out["md5"] for stage in locked_stages(lock).values() for out in stage.get("outs", []) if "md5" in out}
 
 
 def md5(file: Path) -> str:
@@ -39,13 +44,25 @@ def digest(path: Path) -> str:
     return f"{hashlib.md5(listing.encode()).hexdigest()}.dir"
 
 
+def culprit(path: Path, wanted: str) -> tuple[Path, str]:
+    """The damaged file, and its object in the cache; of a folder the first one that is not as listed, the folder itself where no list is at hand."""
+    listing = CACHE / wanted[:2] / wanted[2:]
+    if path.is_dir() and listing.exists():
+        for entry in json.loads(listing.read_text()):
+            file = path / entry["relpath"]
+            if not file.exists() or md5(file) != entry["md5"]:
+                return file, f"{CACHE}/{entry['md5'][:2]}/{entry['md5'][2:]}"
+    return path, str(listing)
+
+
 def check_recorded(path: Path, wanted: str) -> None:
     """Raise ValueError unless `path` holds what dvc.lock says."""
     found = digest(path)
     if found != wanted:
+        file, cached = culprit(path, wanted)
         raise ValueError(
-            f"{path} has md5 {found}, dvc.lock says {wanted}: damaged on its way or edited; run `rm -r {path}`, `dvc checkout {path}`, and if it comes "
-            f"back the same, remove the object from the cache and the remote too and run `dvc --wait-for-lock repro`"
+            f"{file} is damaged or edited: {path} has md5 {found}, dvc.lock says {wanted}; run `dvc checkout --force {path}`, and if that does not help, "
+            f"`rm -rf {path} {cached}` and `dvc --wait-for-lock repro`, which makes it again"
         )
 
 

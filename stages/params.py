@@ -104,6 +104,7 @@ class Dpo(Training):
 
 class Respond(Section):
     temperature: NotNegative
+    answers: Count
 
 
 class Evaluate(Section):

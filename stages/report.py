@@ -111,7 +111,7 @@ def page(table: dict[str, Any], selected: str, reward: dict[str, Any], accounts:
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{STYLE}</style>
 <h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
 <table><tr>{head}</tr>{body}</table>{picture(table)}
-<p>{table["pi0"]["test"]["prompts"]} test prompts, one answer each at temperature 1. Intervals: bootstrap over prompts, gains paired with π0.
+<p>{table["pi0"]["test"]["answers"]} answers to {table["pi0"]["test"]["prompts"]} test prompts. Intervals: bootstrap over prompts, gains paired with π0.
 KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
 <h2>The reward model on held-out pairs</h2><table><tr><th>against</th><th>accuracy</th><th>pairs</th></tr>{proxy}</table>
 <h2>Rows</h2><table><tr><th>stage</th><th>in</th><th>out</th><th>drops</th></tr>{rows}</table></html>

@@ -2,7 +2,7 @@
 
     python -m stages.verify          (or: make verify)
 
-Reads everything, writes nothing but .scratch. Ends with one line that says what was proved and what was not, or with the first finding.
+Reads everything, writes only to a temporary folder. Ends with one line that says what was proved and what was not, or with the first finding.
 """
 
 import importlib
@@ -26,10 +26,8 @@ class Finding(Exception):
 
 
 def recorded_stages() -> dict[str, dict]:
-    """What dvc.lock says of every stage in the graph, by name; the lock keeps removed stages too."""
-    import yaml
-
-    lock = yaml.load(Path("dvc.lock").read_text(), yaml.CBaseLoader)["stages"]
+    """What dvc.lock says of every stage in the graph, by name."""
+    lock = integrity.locked_stages(Path("dvc.lock"))
     names = subprocess.run(["dvc", "stage", "list", "--name-only"], capture_output=True, text=True, check=True).stdout.split()
     return {name: lock[name] for name in names}
 

@@ -105,11 +105,6 @@ def test_the_constraint_is_read_from_the_prompt(prompt, rule):
     assert annotator.constraint(prompt) == rule
 
 
-def test_preference_probability_is_the_logistic_of_the_difference():
-    assert annotator.preference_probability(2.0, 2.0) == 0.5
-    assert annotator.preference_probability(3.0, 2.0) == pytest.approx(0.7310585786)
-
-
 def test_every_shipped_prompt_names_a_topic_the_annotator_knows():
     rows = [json.loads(line) for line in Path("data/raw/quickstart/prompts.jsonl").read_text().splitlines()]
     assert len(rows) >= 400

@@ -5,8 +5,9 @@ import shutil
 import signal
 
 import pytest
-from conftest import copy_tree, sh
-from trust import chaos
+
+from tests.conftest import copy_tree, sh
+from tests.trust import chaos
 
 pytestmark = pytest.mark.slow
 KILLS = [("youngest", signal.SIGKILL), ("dvc", signal.SIGTERM), ("guard", signal.SIGKILL), ("commit", signal.SIGKILL)]

@@ -1,16 +1,18 @@
-"""The pages tell the truth: every command on them is run, word for word, by a test, by CI or by make; every link leads somewhere."""
+"""The pages tell the truth: every command on them is run, by a test, by CI or by make, word for word up to a `<name>`; every link leads somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
-from conftest import sh
+
+from tests.conftest import sh
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md")), Path("data/raw/quickstart/README.md")]
 RUNNERS = [*Path("tests").rglob("*.py"), Path("Makefile"), Path(".ci/run")]
 COMMAND = re.compile(r"^    ((?:make|dvc|git|python|rm) .+?)(?:\s{2,}#.*)?$", re.M)
 SHOWN = re.compile(r"^    \$ (.+?)(?:\s{2,}#.*)?$", re.M)
-TYPED = {command: page for page in PAGES for pattern in (COMMAND, SHOWN) for command in pattern.findall(page.read_text())}
+INLINE = re.compile(r"`((?:make|dvc|python -m stages\.profile) [^`]+?)(?: <.*| \.\.\.)?`")
+TYPED = {command: page for page in PAGES for pattern in (COMMAND, SHOWN, INLINE) for command in pattern.findall(page.read_text())}
 
 
 @pytest.mark.parametrize("command", TYPED)

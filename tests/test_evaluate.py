@@ -20,7 +20,7 @@ def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_m
 
 def test_a_different_set_of_prompts_cannot_be_paired():
     with pytest.raises(ValueError, match="different prompts"):
-        evaluate.numbers([{"id": "a"}], [{"id": "a"}], [{"id": "b"}], None)
+        evaluate.numbers(*([{"id": name, "sample": 0}] for name in "aab"), None)
 
 
 def answer(name: str, completion: str, finished: bool = True) -> dict:
@@ -37,6 +37,15 @@ def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
     assert (facts["gold_reward"], facts["gain"], facts["win_rate"]) == (pytest.approx(10), pytest.approx(4.5), 0.75)
     assert facts["over_offline"] == 0 and facts["over_offline_interval"] == [0, 0]
     assert facts["gain_interval"] == [0, pytest.approx(9)]
+
+
+def test_a_prompt_counts_once_however_often_it_was_answered():
+    """Two answers to each of two prompts, 10 and 1 to the first, 10 and 10 to the second: means 5.5 and 10, whose bootstrap has no other ends."""
+    good = "Bees make honey in the hive. The queen leads her busy colony all summer."
+    params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
+    rows = [answer("a", good), answer("a", good, finished=False), answer("b", good), answer("b", good)]
+    facts = evaluate.golds(rows, rows, rows, params)
+    assert facts["gold_reward"] == pytest.approx(7.75) and facts["gold_reward_interval"] == [pytest.approx(5.5), 10]
 
 
 def pair(chosen: float, rejected: float) -> dict:

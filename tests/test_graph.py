@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from dvc.repo import Repo
-from trust.graph import module_of
-from trust.reads import keys_read
 
 from stages import fingerprint, run
 from stages.profile import compose
+from tests.trust.graph import module_of
+from tests.trust.reads import keys_read
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]

@@ -87,9 +87,19 @@ def test_the_digest_is_dvcs_own(clone):
         wanted = YAML(typ="safe").load(clone / f"{name}.dvc")["outs"][0]["md5"]
         assert integrity.digest(clone / name) == wanted
         integrity.check_recorded(clone / name, wanted)
-    (clone / "made/a.txt").write_text("other")
-    with pytest.raises(ValueError, match=r"made has md5 .*, dvc\.lock says .*: damaged on its way or edited"):
-        integrity.check_recorded(clone / "made", integrity.digest(clone / "one.txt"))
+
+
+def test_of_a_damaged_folder_the_file_and_its_object_are_named(clone, monkeypatch):
+    (clone / "made").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (clone / "made" / name).write_text(name)
+    subprocess.run(["dvc", "add", "-q", "made"], cwd=clone, check=True)
+    monkeypatch.chdir(clone)
+    wanted, cached = integrity.digest(Path("made")), integrity.md5(Path("made/b.txt"))
+    Path("made/b.txt").write_text("other")
+    with pytest.raises(ValueError, match=rf"^made/b\.txt is damaged or edited: made has md5 .*, dvc\.lock says {wanted}; run `dvc checkout") as error:
+        integrity.check_recorded(Path("made"), wanted)
+    assert f"`rm -rf made .dvc/cache/files/md5/{cached[:2]}/{cached[2:]}`" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_guard_refuses_an_input_that_dvc_lock_does_not_know_so(clone):
@@ -104,7 +114,7 @@ def test_the_guard_refuses_an_input_that_dvc_lock_does_not_know_so(clone):
     )
     words = ["offline", "--train", "data/filtered/train.parquet", "--pairs", "data/history/pi0.parquet"]
     done = subprocess.run([sys.executable, "-m", "stages.run", *words], cwd=clone, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("offline: data/filtered/train.parquet has md5") and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and done.stderr.startswith("offline: data/filtered/train.parquet is damaged or edited") and done.stderr.count("\n") == 1
     assert not (clone / "data/history/pi0.parquet").exists()
 
 

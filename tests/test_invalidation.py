@@ -4,9 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import copy_tree
-from trust.edits import EDITS, sub
-from trust.invalidation import Scene
+from ruamel.yaml import YAML
+
+from tests.conftest import copy_tree
+from tests.trust.edits import EDITS, sub
+from tests.trust.invalidation import Scene
 
 pytestmark = pytest.mark.slow
 HERE = [  # one of each kind, the cheap ones
@@ -42,6 +44,23 @@ def test_a_reformatted_stage_can_be_recorded_without_running_it(scene):
         scene.sh(command)
     assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh("dvc status")
     scene.sh("git reset -q --hard && dvc checkout -q --force")
+
+
+def test_an_output_that_was_finished_but_not_recorded_can_be_kept(scene):
+    """What a kill during DVC's commit leaves, or another dvc command that held the lock."""
+    yaml = YAML()
+    lock = yaml.load(scene.clone / "dvc.lock")
+    known = lock["stages"].pop("dpo@t0")
+    yaml.dump(lock, scene.clone / "dvc.lock")
+    scene.sh("dvc commit -f dpo@t0")
+    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro")
+    assert yaml.load(scene.clone / "dvc.lock")["stages"]["dpo@t0"] == known
+    scene.sh("git reset -q --hard")
+
+
+def test_dropping_what_no_file_of_the_workspace_uses_loses_no_result(scene):
+    scene.sh("dvc gc -w --force && rm -r models data/candidates && dvc checkout")
+    assert "up to date" in scene.sh("dvc status")
 
 
 def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(scene):

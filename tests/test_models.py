@@ -20,6 +20,16 @@ def test_batches_hold_every_row_once_and_keep_the_token_limit(lengths, limit):
     assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= limit for b in made)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 50)), max_size=40), st.integers(1, 120))
+def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, limit):
+    names, lengths = [name for name, _ in rows], [length for _, length in rows]
+    made = list(forward.batches(lengths, limit, names))
+    for name in set(names):
+        own = [i for i in range(len(rows)) if names[i] == name]
+        alone = [[own[k] for k in batch] for batch in forward.batches([lengths[i] for i in own], limit)]
+        assert [batch for batch in made if names[batch[0]] == name] == alone
+
+
 def pairs(number: int) -> list[dict]:
     prompt = [{"role": "user", "content": "q"}]
     answer = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731

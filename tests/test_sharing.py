@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import sh
-from trust.edits import sub
+
+from tests.conftest import sh
+from tests.trust.edits import sub
 
 pytestmark = pytest.mark.slow
 KEY, SECRET = "quickstart-key", "do-not-commit-4711"
@@ -109,15 +110,15 @@ def stages_run(output: str) -> set[str]:
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
 
 
-def stored(store: Path, clone: Path, stage: str, file: str) -> Path:
-    """Where the store keeps one file of a stage's model folder."""
+def stored(store: Path, clone: Path, stage: str, file: str) -> tuple[Path, Path]:
+    """Where the store keeps the list of a stage's model folder, and one file of it."""
     from ruamel.yaml import YAML
 
     lock = YAML(typ="safe").load(clone / "dvc.lock")["stages"][stage]["outs"]
     folder = next(out["md5"] for out in lock if out["path"].startswith("models/"))
     listing = next(store.rglob(f"md5/{folder[:2]}/{folder[2:]}"))
     md5 = next(entry["md5"] for entry in json.loads(listing.read_text()) if entry["relpath"] == file)
-    return next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
+    return listing, next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
 
 
 @pytest.mark.parametrize("server", [s3, ssh], indirect=True)
@@ -148,9 +149,9 @@ def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mi
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)  # its store is plain files, which can be damaged from outside
-def test_a_damaged_model_is_named_before_it_is_used(mine, server):
+def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the_remote(mine, server):
     run("dvc push --run-cache", mine)
-    weights = stored(server.store, mine, "reward_model", "model.safetensors")
+    listing, weights = stored(server.store, mine, "reward_model", "model.safetensors")
     whole = weights.read_bytes()
     weights.chmod(0o644)
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
@@ -158,8 +159,16 @@ def test_a_damaged_model_is_named_before_it_is_used(mine, server):
     assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))  # DVC itself sees nothing
     words = "--reward models/reward --heldout data/filtered/heldout.parquet --judged data/judged/heldout.parquet"
     refused = sh(f"python -m stages.run reward_bench {words}", theirs)
-    assert refused.returncode == 1 and "models/reward has md5" in refused.stderr and "damaged" in refused.stderr
-    assert "models/reward has md5" in sh("python -m stages.verify", theirs).stderr
+    cached = f".dvc/cache/files/md5/{weights.parent.name}/{weights.name}"
+    assert refused.returncode == 1 and refused.stderr.startswith("reward_bench: models/reward/model.safetensors is damaged or edited: ")
+    assert f"`rm -rf models/reward {cached}`" in refused.stderr and "models/reward has md5" in sh("python -m stages.verify", theirs).stderr
+
+    run(f"rm -rf models/reward {cached}", theirs)
+    assert stages_run(run("dvc --wait-for-lock repro", theirs)) == {"reward_model"}
+    for part in (weights, listing):
+        part.unlink()
+    run("dvc push", theirs)
+    assert weights.read_bytes() == whole and "verified" in run("python -m stages.verify", theirs)
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)

@@ -4,7 +4,8 @@ import json
 import subprocess
 
 import pytest
-from conftest import sh
+
+from tests.conftest import sh
 
 pytestmark = pytest.mark.slow
 

@@ -32,10 +32,10 @@ def bare_copy(folder: Path) -> None:
     """The clone, its files hard-linked, with a graph that knows no code keys."""
     shutil.copytree(".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp"))
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    for name, stages in (("dvc.yaml", lambda text: text["stages"]), ("dvc.lock", lambda text: text["stages"])):
+    for name in ("dvc.yaml", "dvc.lock"):
         text = yaml.load(folder / name)
-        stages(text).pop("fingerprint")
-        for stage in stages(text).values():
+        text["stages"].pop("fingerprint")
+        for stage in text["stages"].values():
             strip(stage.get("do", stage))
         (folder / name).unlink()
         yaml.dump(text, folder / name)

@@ -1,6 +1,6 @@
 """Kill a run again and again, at random moments and in random places, and see that it ends as if nothing had happened.
 
-Run     python tests/trust/chaos.py [kills=30] [seed=1]     (or: make chaos)
+Run     python -m tests.trust.chaos [kills=30] [seed=1]     (or: make chaos)
 Prints  a line per kill, and at the end what was counted
 
 Smoke profile, real DVC, vLLM and training. Each round starts `dvc --wait-for-lock repro`, waits a random while, and sends KILL or TERM to dvc,
@@ -19,10 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+from ruamel.yaml import YAML
 
-from ruamel.yaml import YAML  # noqa: E402
+from tests.conftest import copy_tree
 
 REPRO = ["dvc", "--wait-for-lock", "repro"]
 ODD = {"PYTHONHASHSEED": "4711", "LC_ALL": "C", "TZ": "Asia/Tokyo"}  # and a umask of 077: nothing of it may show in the results
@@ -103,8 +102,6 @@ def finish(folder: Path, *targets: str) -> None:
 
 def main() -> None:
     kills, seed = int((sys.argv[1:] or ["30"])[0]), int((sys.argv[2:] or ["1"])[0])
-    from conftest import copy_tree
-
     random.seed(seed)
     with tempfile.TemporaryDirectory() as scratch:
         calm, folder = (copy_tree(Path(scratch) / name) for name in ("calm", "chaos"))

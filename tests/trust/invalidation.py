@@ -1,6 +1,6 @@
 """What reruns after an edit: each edit made alone in a scratch clone, on the real graph, with stages that only digest what they read.
 
-Run     python tests/trust/invalidation.py [name of an edit ...]     (or: make invalidation)
+Run     python -m tests.trust.invalidation [name of an edit ...]     (or: make invalidation)
 Prints  a Markdown table for docs/what-reruns.md: the edit, the stages executed, and their seconds against the least that had to run
 
 For every edit: DVC executed exactly the expected stages; these are exactly the ones whose inputs changed; and every output equals, to the
@@ -13,13 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
-
-from trust import graph, standin  # noqa: E402
-from trust.edits import EDITS, Edit  # noqa: E402
-
-from stages import fingerprint  # noqa: E402
+from stages import fingerprint
+from tests.conftest import copy_tree
+from tests.trust import graph, standin
+from tests.trust.edits import EDITS, Edit
 
 
 class Scene:
@@ -28,7 +25,7 @@ class Scene:
     def __init__(self, clone: Path) -> None:
         self.clone, bin_folder = clone, clone / ".scratch/bin"
         bin_folder.mkdir(parents=True)
-        (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "standin.py"} "$@"\n')
+        (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n')
         (bin_folder / "python").chmod(0o755)
         self.environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         (clone / "dvc.lock").unlink(missing_ok=True)
@@ -71,14 +68,12 @@ class Scene:
 
 def seconds() -> dict[str, float]:
     """Seconds of one run of each stage, from the table of docs/performance.md."""
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (?:.*\| )?([\d.]+)", (HERE.parent.parent / "docs/performance.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (?:.*\| )?([\d.]+)", Path("docs/performance.md").read_text(), re.M)
     return {name: float(total) / int(runs) for name, runs, total in rows}
 
 
 def main() -> None:
     import tempfile
-
-    from conftest import copy_tree
 
     cost = seconds()
     chosen = {name: edit for name, edit in EDITS.items() if not sys.argv[1:] or name in sys.argv[1:]}

@@ -1,6 +1,6 @@
 """The number of shards changes no result: one iteration's prompts dealt to 1, 2 and 5 shards give the same candidates, scores and pairs.
 
-Run     python tests/trust/shards.py     (make chaos runs it too)
+Run     python -m tests.trust.shards     (make chaos runs it too)
 Prints  a line per number of shards, with the digest of what came out
 
 Smoke profile; each shard is sampled by a vLLM of its own and scored by a reward model of its own.
@@ -12,10 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+import pyarrow.parquet as pq
 
-import pyarrow.parquet as pq  # noqa: E402
+from tests.conftest import copy_tree
 
 
 def run(folder: Path, *words: object) -> None:
@@ -45,8 +44,6 @@ def iteration(folder: Path, shards: int) -> dict[str, str]:
 
 
 def main() -> None:
-    from conftest import copy_tree
-
     with tempfile.TemporaryDirectory() as scratch:
         folder = copy_tree(Path(scratch))
         subprocess.run([sys.executable, "-m", "stages.profile", "smoke"], cwd=folder, check=True, capture_output=True)

@@ -1,6 +1,6 @@
 """Stands in for `python` while the real graph is run: a stage becomes one that writes a digest of everything it may read.
 
-A link to this file, named python and first on PATH, runs instead of the interpreter. `-m stages.run <stage> ...` writes to each output
+A script named python and first on PATH runs this instead of the interpreter. `-m stages.run <stage> ...` writes to each output
 a hash of the command, the inputs' bytes, the params the code reads and the code key; the fingerprint and all else run for real. So
 outputs change exactly when something that the stage reads has changed, within milliseconds and without a GPU.
 """
@@ -11,17 +11,14 @@ import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parent.parent))
+from ruamel.yaml import YAML
+
+from stages import fingerprint, run
+from tests.trust.reads import keys_read
 
 
 def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
     """What the stage of the command `words` (stage, options) writes, given what its inputs hold."""
-    from ruamel.yaml import YAML
-    from trust.reads import keys_read
-
-    from stages import fingerprint
-
     params = YAML(typ="safe").load(root / "params.yaml")
     digest = hashlib.sha256(" ".join(words).encode() + fingerprint.key(words[0], root).encode())
     for path, content in sorted(inputs.items()):
@@ -43,9 +40,6 @@ def main() -> None:
     if words[:2] != ["-m", "stages.run"] or words[2] == "fingerprint":
         os.execv(sys.executable, [sys.executable, *words])
     root = Path.cwd()
-    sys.path.insert(0, str(root))
-    from stages import run
-
     types, writes = run.ports(importlib.import_module(f"stages.{words[2]}").main)
     arguments = run.parse(words[3:], types)
     inputs = {str(path): path.read_bytes() for name, value in arguments.items() if name not in writes for path in run.paths(value)}

@@ -1,6 +1,6 @@
 """Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool would export them.
 
-Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about seven minutes on two cores)
+Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about three minutes on two cores)
 Reads   prompts.jsonl, models/base
 Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
 
