@@ -5,8 +5,8 @@ Reads   measures: a policy's answers, the same number to each prompt, with proxy
 Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0, proxy reward,
         length, share finished, KL; on the validation prompts the proxy reward
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
-Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0 over the policy's own
-        samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads
+Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0
+        over the policy's own samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads
 """
 
 import json
