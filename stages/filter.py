@@ -1,81 +1,195 @@
-"""Drop the preference pairs that teach nothing or teach wrongly, and split the rest by prompt.
+"""Add one set of preferences to the mix: drop the pairs that teach nothing, teach wrongly, or are there already.
 
-Reads   preferences: id, prompt, chosen, rejected (messages), tie, strength, chosen_finished, rejected_finished
-Writes  train, heldout: the same columns but `tie` and `strength`; no prompt stands in both. metrics: rows in, out, drops by rule
-Params  filter.heldout_share, share of prompts; filter.min_strength, the weakest preference kept, of those whose strength is known
+Reads   preferences: a set (SCHEMA of stages/releases.py); prepared: what `prepare` counted of it; before, before_account: the mix so far and its account;
+        benchmarks: phrase (uint64), and its number of words
+        reserved: files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer
+        `name` of the set; `min_margin`, in the set's own unit, where a margin is known; `rows`, the most pairs taken, 0 for all
+Writes  mixed: the mix so far and what is kept of the set, in this order. account: {set: {prepared, rows_in, rows_out, drops}} of every set so far
+Params  filter.max_tokens of prompt and longer answer; filter.near_duplicates, from which similarity on, 0 to look for none
 Source  "remove empty rounds, incorrect labels, small margins", RLHF Workflow, arXiv 2405.07863, section 2
+
+Of two equal pairs the first stays; of a contradiction none does, since none is known to be right. Texts are read in batches and never held
+together: of each row its fault and three hashes stay.
 """
 
-import hashlib
 import json
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-RULES = ["empty_turn", "broken_alternation", "identical_sides", "tie", "small_margin", "duplicate", "contradictory"]
+from stages import near_duplicates, overlap
+
+BATCH = 20_000  # rows
+RULES = (
+    ["empty_turn", "nul_character", "broken_alternation", "identical_sides", "tie", "small_margin", "over_max_tokens", "in_test", "in_benchmark"]
+    + ["contradictory", "duplicate", "near_duplicate", "over_rows"]
+)  # fmt: skip
 
 
-def prompt_key(prompt: list[dict]) -> str:
-    """The prompt with case and spacing folded: what makes two prompts the same one."""
-    return "\n".join(f"{m['role']}: {' '.join(m['content'].lower().split())}" for m in prompt)
+def batches(path: Path) -> Iterator[pl.DataFrame]:
+    for batch in pq.ParquetFile(path).iter_batches(BATCH):
+        yield pl.DataFrame(pl.from_arrow(batch))
 
 
-def own_fault(row: dict, min_strength: int) -> str | None:
-    """The rule that a row breaks by itself, if any."""
-    turns = [*row["prompt"], *row["chosen"], *row["rejected"]]
-    roles = [m["role"] for m in row["prompt"] if m["role"] != "system"]
-    if not all((m["content"] or "").strip() for m in turns):
-        return "empty_turn"
-    if not roles or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-        return "broken_alternation"
-    if row["chosen"][0]["content"].strip() == row["rejected"][0]["content"].strip():
-        return "identical_sides"
-    if row["tie"]:
-        return "tie"
-    return "small_margin" if row["strength"] is not None and row["strength"] < min_strength else None
+def answer(side: str) -> pl.Expr:
+    return pl.col(side).list.last().struct.field("content").str.strip_chars()
 
 
-def clean(rows: list[dict], min_strength: int) -> tuple[list[dict], Counter]:
-    """Rows that keep every rule, in order, and how many each rule took. Of a contradiction all rows go: none is known to be right."""
-    drops = Counter(dict.fromkeys(RULES, 0))
-    sound = [row for row in rows if not (fault := own_fault(row, min_strength)) or drops.update([fault])]
-    labels = {label(row) for row in sound}
-    kept, seen = [], set()
-    for row in sound:
-        prompt, chosen, rejected = label(row)
-        if (prompt, rejected, chosen) in labels:
-            drops["contradictory"] += 1
-        elif label(row) in seen:
-            drops["duplicate"] += 1
+def own_fault(min_margin: float) -> pl.Expr:
+    """The rule that a row breaks by itself, null where none."""
+    content, roles = (
+        overlap.MESSAGE.field("content"),
+        pl.col("prompt").list.eval(overlap.MESSAGE.field("role").filter(overlap.MESSAGE.field("role") != "system")),
+    )
+    empty = pl.col("prompt").list.eval((content.str.strip_chars() == "").fill_null(True)).list.any().fill_null(True)
+    nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
+    for side in ("chosen", "rejected"):
+        empty, nul = empty | (answer(side) == "").fill_null(True), nul | answer(side).str.contains("\0", literal=True).fill_null(False)
+    alternating = pl.concat_str(pl.lit(" "), roles.list.join(" ")).str.contains("^( user assistant)* user$")
+    rules = {
+        "empty_turn": empty,
+        "nul_character": nul,
+        "broken_alternation": ~alternating.fill_null(False),
+        "identical_sides": answer("chosen") == answer("rejected"),
+        "tie": pl.col("margin") == 0,
+        "small_margin": pl.col("margin") < min_margin,
+    }
+    return pl.coalesce(*(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()), pl.lit(None, pl.String))
+
+
+def keys() -> list[pl.Expr]:
+    """Hashes of what makes a pair: prompt, chosen and rejected answer. 64 bits: among ten million pairs a chance of 3e-6 that two share one."""
+    return [overlap.prompt_key().hash(seed=1).alias("p"), answer("chosen").hash(seed=2).alias("c"), answer("rejected").hash(seed=2).alias("r")]
+
+
+def too_long(frame: pl.DataFrame, tokenizer: Any, max_tokens: int) -> np.ndarray:
+    """Rows (N,) bool whose prompt and longer answer exceed max_tokens. A token has a byte at least, so most texts need no tokenizer."""
+    texts = frame.select(p=pl.col("prompt").list.eval(overlap.MESSAGE.field("content")).list.join("\n"), c=answer("chosen"), r=answer("rejected")).fill_null("")
+    size = texts.select(pl.col("p").str.len_bytes() + pl.max_horizontal(pl.col("c", "r").str.len_bytes())).to_series().to_numpy()
+    long = np.zeros(len(frame), bool)
+    for i in np.flatnonzero(size > max_tokens):
+        lengths = [len(e.ids) for e in tokenizer.encode_batch(list(texts.row(i)), add_special_tokens=False)]
+        long[i] = lengths[0] + max(lengths[1:]) > max_tokens
+    return long
+
+
+def in_benchmark(frame: pl.DataFrame, grams: np.ndarray, n: int) -> np.ndarray:
+    """Rows (N,) bool whose prompt shares a phrase of n words with an evaluation set."""
+    hit = np.zeros(len(frame), bool)
+    if not len(grams):
+        return hit
+    texts = frame.select(pl.col("prompt").list.eval(overlap.MESSAGE.field("content")).list.join(" ")).to_series()
+    rows, found = overlap.phrases(texts, n)
+    hit[rows[np.isin(found, grams)]] = True
+    return hit
+
+
+def judge(preferences: Path, min_margin: float, max_tokens: int, model: Path, reserved: list[Path], benchmarks: Path) -> pl.DataFrame:
+    """Of every row its id, set, fault and keys, in order."""
+    from tokenizers import Tokenizer
+
+    tokenizer, known = Tokenizer.from_file(str(model / "tokenizer.json")), pq.read_table(benchmarks)
+    grams, n = known["phrase"].to_numpy(), int((known.schema.metadata or {})[b"words"])
+    tests = pl.concat([pl.DataFrame(pl.from_arrow(pq.read_table(path))).select(keys()[0]) for path in reserved])["p"].implode()
+    light = []
+    for frame in batches(preferences):
+        light.append(frame.select("id", "source", own_fault(min_margin).alias("fault"), *keys()))
+        found = {"over_max_tokens": pl.Series(too_long(frame, tokenizer, max_tokens)), "in_test": pl.col("p").is_in(tests)}
+        found["in_benchmark"] = pl.Series(in_benchmark(frame, grams, n))
+        light[-1] = light[-1].with_columns(fault=pl.coalesce("fault", *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items())))
+    return pl.concat(light)
+
+
+def compare(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the faults that show only beside other rows: the same pair again, or with the sides turned round."""
+    sound = rows.with_row_index("at").filter(pl.col("fault").is_null())
+    turned = sound.select("p", c="r", r="c").unique()
+    wrong = sound.join(turned, on=["p", "c", "r"], how="semi")["at"].implode()
+    again = sound.filter(~pl.struct("p", "c", "r").is_first_distinct())["at"].implode()
+    at = pl.int_range(pl.len(), dtype=pl.get_index_type())
+    found = pl.when(at.is_in(wrong)).then(pl.lit("contradictory")).when(at.is_in(again)).then(pl.lit("duplicate"))
+    return rows.with_columns(fault=pl.coalesce("fault", found))
+
+
+def cap(rows: pl.DataFrame, name: str, most: int) -> pl.DataFrame:
+    """At most so many of the set's sound rows, those whose ids come first by hash."""
+    mine = rows.with_row_index("at").filter(pl.col("fault").is_null() & (pl.col("source") == name))
+    over = mine.sort(pl.col("id").hash(seed=4), "id")["at"].slice(most or len(mine)).implode()
+    at = pl.int_range(pl.len(), dtype=pl.get_index_type())
+    return rows.with_columns(fault=pl.coalesce("fault", pl.when(at.is_in(over)).then(pl.lit("over_rows"))))
+
+
+def accounts(rows: pl.DataFrame, name: str, prepared: dict, before: dict[str, dict]) -> dict[str, dict]:
+    """Rows in, rows out and drops of every set; rows that this set has shown to be contradictory leave an earlier set's account."""
+    own = {"prepared": prepared, "rows_in": rows.filter(pl.col("source") == name).height, "drops": dict.fromkeys(RULES, 0)}
+    told = {source: account | {"rows_out": 0} for source, account in {**before, name: own}.items()}
+    for source, fault, count in rows.group_by("source", "fault").len().iter_rows():
+        if fault:
+            told[source]["drops"][fault] += count
         else:
-            seen.add(label(row))
-            kept.append(row)
-    return kept, drops
+            told[source]["rows_out"] = count
+    return told
 
 
-def label(row: dict) -> tuple[str, str, str]:
-    return prompt_key(row["prompt"]), row["chosen"][0]["content"].strip(), row["rejected"][0]["content"].strip()
+def kept(parts: list[tuple[Path, np.ndarray]]) -> Iterator[pa.RecordBatch]:
+    """The rows (N,) bool of each file, in order."""
+    for file, keep in parts:
+        start = 0
+        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+            yield batch.filter(keep[start : start + len(batch)])
+            start += len(batch)
 
 
-def is_heldout(prompt: list[dict], share: float) -> bool:
-    """Decided by a hash of the prompt, so that all its pairs fall on one side and new rows move no old ones."""
-    return int.from_bytes(hashlib.sha256(prompt_key(prompt).encode()).digest()[:4], "big") < share * 2**32
+def nearly_again(rows: pl.DataFrame, files: list[Path], threshold: float) -> pl.DataFrame:
+    """The rows with one more fault: nearly the same as an earlier row. `files` hold the rows, in order."""
+    sound = rows["fault"].is_null()
+    ends = np.cumsum([pq.read_metadata(file).num_rows for file in files])
+    parts = list(zip(files, np.split(sound.to_numpy(), ends[:-1]), strict=True))
+    frames = [(pl.DataFrame(pl.from_arrow(batch)) for batch in kept(parts)) for _ in range(2)]
+    found = np.zeros(len(rows), bool)
+    found[np.flatnonzero(sound)] = near_duplicates.later_ones(frames[0], frames[1], threshold)
+    return rows.with_columns(fault=pl.coalesce("fault", pl.when(pl.Series(found)).then(pl.lit("near_duplicate"))))
 
 
-def main(params: Any, preferences: Path, *, train: Path, heldout: Path, metrics: Path) -> None:
-    table = pq.read_table(preferences)
-    rows, drops = clean(table.to_pylist(), params.filter.min_strength)
-    sides = {True: [], False: []}
-    for row in rows:
-        sides[is_heldout(row["prompt"], params.filter.heldout_share)].append(row)
-    if not sides[True] or not sides[False]:
-        raise ValueError(f"{table.num_rows} pairs leave {len(sides[False])} to train and {len(sides[True])} held out, drops {dict(drops)}; both need some")
-    schema = pa.schema([field for field in table.schema if field.name not in ("tie", "strength")])
-    pq.write_table(pa.Table.from_pylist(sides[False], schema), train)
-    pq.write_table(pa.Table.from_pylist(sides[True], schema), heldout)
-    counts = {"rows_in": table.num_rows, "rows_out": len(rows), "train": len(sides[False]), "heldout": len(sides[True]), "drops": drops}
-    metrics.write_text(json.dumps(counts, indent=2) + "\n")
-    print(f"filter: {table.num_rows} pairs -> {len(sides[False])} train, {len(sides[True])} held out, drops {dict(drops)}")
+def main(
+    params: Any,
+    name: str,
+    min_margin: float,
+    rows: int,
+    preferences: Path,
+    prepared: Path,
+    before: Path,
+    before_account: Path,
+    benchmarks: Path,
+    reserved: list[Path],
+    model: Path,
+    *,
+    mixed: Path,
+    account: Path,
+) -> None:
+    old = [frame.select("id", "source", pl.lit(None, pl.String).alias("fault"), *keys()) for frame in batches(before)]
+    new = judge(preferences, min_margin, params.filter.max_tokens, model, reserved, benchmarks)
+    judged = compare(pl.concat([*old, new]))
+    if params.filter.near_duplicates:
+        judged = nearly_again(judged, [before, preferences], params.filter.near_duplicates)
+    judged = cap(judged, name, rows)
+    twice = judged.filter(pl.col("id").is_duplicated())["id"]
+    if len(twice):
+        raise ValueError(
+            f"id {twice[0]!r} stands in {preferences} or {before} more than once, as do {twice.n_unique() - 1} others; an id names one pair, rename them"
+        )
+    told = accounts(judged, name, json.loads(prepared.read_text()), json.loads(before_account.read_text()))
+    drops = {rule: count for rule, count in told[name]["drops"].items() if count}
+    if not told[name]["rows_out"]:
+        raise ValueError(f"{preferences}: none of {len(new):,} pairs is kept, drops {drops}; take the set out of the mix or loosen its rules")
+    keep, size = judged["fault"].is_null().to_numpy(), len(judged) - len(new)
+    with pq.ParquetWriter(mixed, pq.read_schema(preferences)) as writer:
+        for batch in kept([(before, keep[:size]), (preferences, keep[size:])]):
+            writer.write_batch(batch)
+    account.write_text(json.dumps(told, indent=2) + "\n")
+    print(f"filter {name}: {len(new):,} pairs -> {told[name]['rows_out']:,}, drops {drops}; {keep.sum():,} in the mix")

@@ -4,6 +4,7 @@ Raises ParamsError with one line that names file, key, value, rule and remedy. S
 `runtime` says how the work is laid out on this machine, is tracked by no stage and can change no result's meaning.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -30,14 +31,74 @@ class Base(Section):
     revision: str | None
 
 
-class Source(Section):
-    name: Literal["quickstart", "hub"]
+SOURCES = Literal[
+    "argilla_math", "capybara", "code_ultrafeedback", "helpsteer", "hh_rlhf", "nectar", "open_orca", "own", "pku_saferlhf", "quickstart", "shp",
+    "summarize", "ultrafeedback", "ultrainteract",
+]  # fmt: skip
+
+
+class NoRule(Section):
+    pass
+
+
+class ShpRule(Section):
+    min_ratio: Positive
+    pairs_per_post: Count
+
+
+class HelpsteerRule(Section):
+    aspects: Annotated[list[Literal["helpfulness", "correctness", "coherence", "complexity", "verbosity"]], Field(min_length=1)]
+
+
+class OpenOrcaRule(Section):
+    min_chosen_score: NotNegative
+
+
+class NectarRule(Section):
+    rejected: Literal["worst", "random"]
+
+
+RULES: dict[str, type[Section]] = {"shp": ShpRule, "helpsteer": HelpsteerRule, "open_orca": OpenOrcaRule, "nectar": NectarRule}
+
+
+class SetFilter(Section):
+    min_margin: NotNegative
+    rows: Annotated[int, Field(ge=0)]
+
+
+class SetOfPairs(Section):
+    after: str
+    source: SOURCES
     raw: str
+    rule: dict
+    filter: SetFilter
+
+    @model_validator(mode="after")
+    def rule_is_the_sources(self) -> Self:
+        try:
+            RULES.get(self.source, NoRule).model_validate(self.rule)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"rule.{'.'.join(map(str, first['loc']))}: {first['msg']}, for source {self.source}") from error
+        return self
+
+
+class Benchmarks(Section):
+    raw: str
+    words: Annotated[int, Field(ge=4)]
 
 
 class Filter(Section):
+    max_tokens: Count
+    near_duplicates: Share
+
+
+class Split(Section):
     heldout_share: Annotated[float, Field(gt=0, lt=1)]
-    min_strength: Count
+
+
+class Audit(Section):
+    rows: Count
 
 
 class Prompts(Section):
@@ -140,8 +201,12 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0)]
     dtype: Literal["float32", "bfloat16"]
     base: Base
-    source: Source
+    mix: Annotated[dict[str, SetOfPairs], Field(min_length=1)]
+    mixed: str
+    benchmarks: Benchmarks
     filter: Filter
+    split: Split
+    audit: Audit
     prompts: Prompts
     sft: Sft
     reward_model: RewardModel
@@ -157,6 +222,19 @@ class Params(Section):
     evaluate: Evaluate
     select: Select
     runtime: Runtime
+
+    @model_validator(mode="after")
+    def sets_form_a_chain(self) -> Self:
+        before = "start"
+        for name, entry in self.mix.items():
+            if entry.after != before:
+                raise ValueError(f"mix.{name}.after = {entry.after!r} must be {before!r}: each set is mixed after the one above it")
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "start":
+                raise ValueError(f"mix: a set is named by lower-case letters, digits and _, and not start; {name!r} is not")
+            before = name
+        if self.mixed != before:
+            raise ValueError(f"mixed = {self.mixed!r} must be {before!r}, the last set of the mix")
+        return self
 
     @model_validator(mode="after")
     def iterations_form_a_chain(self) -> Self:

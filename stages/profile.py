@@ -18,12 +18,12 @@ from stages.params import check
 PROFILES = Path(__file__).with_name("profiles")
 
 
-def lay_over(base: Any, overlay: Mapping) -> None:
-    """Replace in `base`, in place, what `overlay` names; comments stay. Raises KeyError for a key that `base` does not have."""
+def lay_over(base: Any, overlay: Mapping, whole: tuple[str, ...] = ()) -> None:
+    """Replace in `base`, in place, what `overlay` names, `whole` keys with all they hold; comments stay. Raises KeyError for a key that `base` lacks."""
     for key, value in overlay.items():
         if key not in base:
             raise KeyError(f"the profile names {key!r}, which profiles/quickstart.yaml does not have; mend the profile")
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key not in whole:
             lay_over(base[key], value)
         else:
             base[key] = value
@@ -38,7 +38,7 @@ def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never
     yaml.width = 200
     tree = yaml.load((PROFILES / "quickstart.yaml").read_text())
     if profile != "quickstart":
-        lay_over(tree, yaml.load((PROFILES / f"{profile}.yaml").read_text()))
+        lay_over(tree, yaml.load((PROFILES / f"{profile}.yaml").read_text()), whole=("mix",))  # its keys are names of sets
     for setting in settings:
         key, _, value = setting.partition("=")
         parts, overlay = key.split("."), yaml.load(value)

@@ -1,9 +1,11 @@
-"""Collect the prompts: each once, none that the preference pairs hold; set test and validation apart, leave the rest as a pool.
+"""Collect the prompts, each once; set test and validation apart, leave the rest as a pool.
 
-Reads   raw: .jsonl of {id, messages}, or a JSON pin of a hub data set; preferences: all raw pairs, for their prompts, so that no filter moves the test set
+Reads   raw: .jsonl of {id, messages}, or a JSON pin of a hub data set
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics: rows in, out, drops
 Params  prompts.validation, prompts.test, in rows
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
+
+It knows nothing of the preferences, so that no set of them moves the test prompts; `filter` keeps these out of the training data.
 """
 
 import hashlib
@@ -12,15 +14,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from stages import overlap
 
 SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
 
 
-def prompt_key(prompt: list[dict]) -> str:
-    """The prompt with case and spacing folded: what makes two prompts the same one (as in filter.py)."""
-    return "\n".join(f"{m['role']}: {' '.join(m['content'].lower().split())}" for m in prompt)
+def keys(prompts: list[list[dict]]) -> list[str]:
+    frame = pl.DataFrame(pl.from_arrow(pa.table({"prompt": pa.array(prompts, SCHEMA.field("prompt").type)})))
+    return frame.select(overlap.prompt_key()).to_series().to_list()
 
 
 def read(raw: Path) -> list[dict]:
@@ -54,27 +59,22 @@ def read_hub(raw: Path) -> list[dict]:
     return [{"id": f"{d}-{i}", "prompt": row["context_messages"]} for d, rows in zip(pin["datasets"], sets, strict=True) for i, row in enumerate(rows)]
 
 
-def choose(rows: list[dict], taken: set[str]) -> tuple[list[dict], Counter]:
-    """Each prompt once and none of `taken`, in the order of a hash of its text, which new rows do not disturb."""
-    drops, kept, seen = Counter(in_preferences=0, duplicate=0, not_a_prompt=0), [], set()
-    for row in rows:
-        key = prompt_key(row["prompt"])
+def choose(rows: list[dict]) -> tuple[list[dict], Counter]:
+    """Each prompt once, in the order of a hash of its text, which new rows do not disturb."""
+    drops, kept = Counter(duplicate=0, not_a_prompt=0), {}
+    for row, key in zip(rows, keys([row["prompt"] for row in rows]), strict=True):
         if not row["prompt"] or row["prompt"][-1]["role"] != "user" or not row["prompt"][-1]["content"].strip():
             drops["not_a_prompt"] += 1
-        elif key in taken:
-            drops["in_preferences"] += 1
-        elif key in seen:
+        elif key in kept:
             drops["duplicate"] += 1
         else:
-            seen.add(key)
-            kept.append(row)
-    return sorted(kept, key=lambda row: hashlib.sha256(prompt_key(row["prompt"]).encode()).hexdigest()), drops
+            kept[key] = row
+    return [kept[key] for key in sorted(kept, key=lambda key: hashlib.sha256(key.encode()).hexdigest())], drops
 
 
-def main(params: Any, raw: Path, preferences: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
+def main(params: Any, raw: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
     rows = read(raw)
-    taken = {prompt_key(p) for p in pq.read_table(preferences, columns=["prompt"])["prompt"].to_pylist()}
-    kept, drops = choose(rows, taken)
+    kept, drops = choose(rows)
     ends = [params.prompts.test, params.prompts.test + params.prompts.validation]
     if len(kept) <= ends[1]:
         raise ValueError(f"{len(kept)} prompts are left, drops {dict(drops)}; test and validation alone take {ends[1]}; lower prompts.test")

@@ -1,6 +1,6 @@
 """Draw the results: a table for the README, rows for `dvc plots`, and one HTML page that needs no network.
 
-Reads   table: policy -> numbers; selected, reward: metrics of `select` and `reward_accuracy`; prepare, filter, prompts: row accounts
+Reads   table: policy -> numbers; selected, reward: metrics of `select` and `reward_accuracy`; sets: the audit of the preferences; prompts: row account
 Writes  markdown: the result table; rows: one CSV line per policy; page: HTML with the pictures inside it
 """
 
@@ -8,6 +8,7 @@ import csv
 import html
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ NAMES = {"pi0": "π0 (SFT)", "offline": "offline DPO"}
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d5d9de;text-align:right}
-td:first-child,th:first-child{text-align:left}svg{max-width:100%;height:auto}code{background:#f2f4f6;padding:0 .2rem}
+td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto;font-size:.85rem}svg{max-width:100%;height:auto}code{background:#f2f4f6;padding:0 .2rem}
 """
 
 
@@ -70,65 +71,120 @@ def against(interval: list[float]) -> str:
     return "better than" if low > 0 else "worse than" if high < 0 else "not shown to be better or worse than"
 
 
-def picture(table: dict[str, Any]) -> str:
-    """Gold reward with intervals, proxy reward, length and KL by policy, as SVG without a date or random ids."""
+def svg(draw: Callable[[Any], Any]) -> str:
+    """The figure that `draw(pyplot)` returns, as SVG without a date or random ids."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
     from matplotlib import pyplot as plt
 
-    panels = [("gold_reward", "gold reward"), ("proxy_reward", "proxy reward"), ("tokens", "tokens per answer"), ("kl", "KL to π0, nats")]
-    panels = [p for p in panels if p[0] in table["pi0"]["test"]]
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
-    iterates = [i for i, policy in enumerate(table) if policy != "offline"]  # the line follows the iterations; offline DPO is none of them
-    for axis, (name, title) in zip(axes, panels, strict=True):
-        values = [numbers["test"][name] for numbers in table.values()]
-        bounds = [numbers["test"].get("gold_reward_interval") if name == "gold_reward" else None for numbers in table.values()]
-        error = [[v - b[0] if b else 0 for v, b in zip(values, bounds, strict=True)], [b[1] - v if b else 0 for v, b in zip(values, bounds, strict=True)]]
-        axis.errorbar(range(len(values)), values, yerr=error, fmt="o", capsize=3, color="#2457a6")
-        axis.plot(iterates, [values[i] for i in iterates], color="#2457a6")
-        axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
-        axis.set_title(title, fontsize=11)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    draw(plt).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
+def picture(table: dict[str, Any]) -> str:
+    """Gold reward with intervals, proxy reward, length and KL by policy."""
+    panels = [("gold_reward", "gold reward"), ("proxy_reward", "proxy reward"), ("tokens", "tokens per answer"), ("kl", "KL to π0, nats")]
+    panels = [p for p in panels if p[0] in table["pi0"]["test"]]
+    iterates = [i for i, policy in enumerate(table) if policy != "offline"]  # the line follows the iterations; offline DPO is none of them
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
+        for axis, (name, title) in zip(axes, panels, strict=True):
+            values = [numbers["test"][name] for numbers in table.values()]
+            bounds = [numbers["test"].get("gold_reward_interval") if name == "gold_reward" else None for numbers in table.values()]
+            error = [[v - b[0] if b else 0 for v, b in zip(values, bounds, strict=True)], [b[1] - v if b else 0 for v, b in zip(values, bounds, strict=True)]]
+            axis.errorbar(range(len(values)), values, yerr=error, fmt="o", capsize=3, color="#2457a6")
+            axis.plot(iterates, [values[i] for i in iterates], color="#2457a6")
+            axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
+            axis.set_title(title, fontsize=11)
+        return figure
+
+    return svg(draw)
+
+
+def drops_told(drops: dict[str, int]) -> str:
+    return html.escape(", ".join(f"{rule} {count:,}" for rule, count in drops.items() if count) or "none")
+
+
 def rows_account(name: str, fact: dict[str, Any]) -> str:
-    drops = ", ".join(f"{rule} {count}" for rule, count in fact["drops"].items() if count) or "none"
-    return f"<tr><td>{name}</td><td>{fact['rows_in']:,}</td><td>{fact['rows_out']:,}</td><td>{html.escape(drops)}</td></tr>"
+    return f"<tr><td>{name}</td><td>{fact['rows_in']:,}</td><td>{fact['rows_out']:,}</td><td>{drops_told(fact['drops'])}</td></tr>"
 
 
-def page(table: dict[str, Any], selected: str, reward: dict[str, Any], accounts: dict[str, Any]) -> str:
+SET_HEADER = [
+    "set",
+    "from",
+    "revision",
+    "licence",
+    "rows read",
+    "pairs made",
+    "kept",
+    "in the paper",
+    "tokens of prompt, chosen, rejected",
+    "longer is chosen",
+    "drops",
+]
+
+
+def set_cells(name: str, fact: dict[str, Any]) -> list[str]:
+    """A set of preferences: where it came from, what became of its rows, and what its pairs are like (the paper's Table 5)."""
+    paper = f"{fact['paper_pairs']:,} ({fact['difference']:+,}: {fact['why']})" if "paper_pairs" in fact else ""
+    tokens = ", ".join(f"{fact[f'{part}_tokens']:.0f}" for part in ("prompt", "chosen", "rejected")) if "rows_measured" in fact else ""
+    longer = f"{fact['longer_is_chosen']:.0%}" if "rows_measured" in fact else ""
+    counts = [f"{fact[key]:,}" for key in ("rows_read", "pairs_made", "pairs_kept")]
+    about = [fact["dataset"], (fact["revision"] or "")[:8], fact["licence"] or ""]
+    return [name, *map(html.escape, about), *counts, html.escape(paper), tokens, longer, drops_told(fact["drops"])]
+
+
+def drops_picture(sets: dict[str, Any]) -> str:
+    """What each rule took of each set, and what was kept, as shares of the pairs made of it."""
+    rules = [rule for rule in dict.fromkeys(rule for fact in sets.values() for rule in fact["drops"]) if any(f["drops"].get(rule) for f in sets.values())]
+
+    def draw(plt: Any) -> Any:
+        figure, axis = plt.subplots(figsize=(9, 1.2 + 0.4 * len(sets)), layout="constrained")
+        left = [0.0] * len(sets)
+        for k, rule in enumerate(["kept", *rules]):
+            counts = [fact["pairs_kept"] if rule == "kept" else fact["drops"].get(rule, 0) for fact in sets.values()]
+            shares = [count / max(1, fact["pairs_kept"] + sum(fact["drops"].values())) for count, fact in zip(counts, sets.values(), strict=True)]
+            axis.barh(list(sets), shares, left=left, label=rule.replace("_", " "), color="#2457a6" if rule == "kept" else plt.get_cmap("tab20")(k % 20))
+            left = [a + b for a, b in zip(left, shares, strict=True)]
+        axis.invert_yaxis()
+        axis.legend(ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
+        return figure
+
+    return svg(draw)
+
+
+def page(table: dict[str, Any], selected: str, reward: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
     head = "".join(f"<th>{c}</th>" for c in HEADER)
     body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in cells(policy, numbers)) + "</tr>" for policy, numbers in table.items())
     proxy = "".join(
         f"<tr><td>{name.replace('_', ' ')}</td><td>{fact['accuracy']:.3f} ± {fact['standard_error']:.3f}</td><td>{fact['pairs']}</td></tr>"
         for name, fact in reward.items()
     )
-    rows = "".join(rows_account(name, fact) for name, fact in accounts.items())
+    audit = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in set_cells(name, fact)) + "</tr>" for name, fact in sets.items())
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{STYLE}</style>
 <h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
 <table><tr>{head}</tr>{body}</table>{picture(table)}
 <p>{table["pi0"]["test"]["answers"]} answers to {table["pi0"]["test"]["prompts"]} test prompts. Intervals: bootstrap over prompts, gains paired with π0.
 KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
 <h2>The reward model on held-out pairs</h2><table><tr><th>against</th><th>accuracy</th><th>pairs</th></tr>{proxy}</table>
-<h2>Rows</h2><table><tr><th>stage</th><th>in</th><th>out</th><th>drops</th></tr>{rows}</table></html>
+<h2>The preference data</h2><div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in SET_HEADER)}</tr>{audit}</table></div>
+<p>What each rule took of each set, as a share of its rows:</p>{drops_picture(sets)}
+<h2>The prompts</h2><table><tr><th></th><th>in</th><th>out</th><th>drops</th></tr>{rows_account("prompts", prompts)}</table></html>
 """
 
 
-def main(
-    params: Any, table: Path, selected: Path, reward: Path, prepare: Path, filtered: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path
-) -> None:
+def main(params: Any, table: Path, selected: Path, reward: Path, sets: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path) -> None:
     policies = json.loads(table.read_text())
     best = json.loads(selected.read_text())["policy"]
-    accounts = {name: json.loads(path.read_text()) for name, path in (("prepare", prepare), ("filter", filtered), ("prompts", prompts))}
     markdown_table.write_text(markdown(policies))
     lines = [flat(policy, numbers) for policy, numbers in policies.items()]
     with rows.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    html_page.write_text(page(policies, best, json.loads(reward.read_text()), accounts))
+    html_page.write_text(page(policies, best, *(json.loads(path.read_text()) for path in (reward, sets, prompts))))
     print(f"report: {len(policies)} policies; {' '.join(verdict(policies, best))}")

@@ -62,7 +62,7 @@ def ports(main: Callable) -> tuple[dict[str, typing.Any], list[str]]:
 
 
 def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """`--name value ...` to arguments; a `list[Path]` takes one value or more, all others exactly one."""
+    """`--name value ...` to arguments; a list takes one value or more, all others exactly one. Raises Refusal for a value of another type."""
     given: dict[str, list[str]] = {}
     for word in argv:
         if word.startswith("--"):
@@ -72,13 +72,16 @@ def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any
     if set(given) != set(types):
         raise Refusal(f"options are {sorted(types)}, given were {sorted(given)}; mend the command in dvc.yaml")
     for name, kind in types.items():
-        if not given[name] or (kind != list[Path] and len(given[name]) > 1):
-            raise Refusal(f"--{name} has {len(given[name])} values, it takes {'one or more' if kind == list[Path] else 'one'}; mend the command in dvc.yaml")
-    return {name: [Path(v) for v in given[name]] if kind == list[Path] else kind(given[name][0]) for name, kind in types.items()}
+        several = typing.get_origin(kind) is list
+        if not given[name] or (not several and len(given[name]) > 1):
+            raise Refusal(f"--{name} has {len(given[name])} values, it takes {'one or more' if several else 'one'}; mend the command in dvc.yaml")
+    return {
+        name: [typing.get_args(kind)[0](v) for v in given[name]] if typing.get_origin(kind) is list else kind(given[name][0]) for name, kind in types.items()
+    }
 
 
 def paths(value: typing.Any) -> list[Path]:
-    return value if isinstance(value, list) else [value] if isinstance(value, Path) else []
+    return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Path)]
 
 
 def partial(value: typing.Any) -> typing.Any:
@@ -144,9 +147,10 @@ def check_rows(written: list[Path]) -> None:
     for path in written:
         if path.suffix != ".json":
             continue
-        rows = json.loads(path.read_text())
-        if "rows_in" in rows and rows["rows_in"] != rows["rows_out"] + sum(rows["drops"].values()):
-            raise Refusal(f"{rows['rows_in']} rows in, {rows['rows_out']} out, drops {rows['drops']}: rows went missing; this is a bug of the stage")
+        facts = json.loads(path.read_text())
+        for rows in (facts, *facts.values()):
+            if isinstance(rows, dict) and "rows_in" in rows and rows["rows_in"] != rows["rows_out"] + sum(rows["drops"].values()):
+                raise Refusal(f"{rows['rows_in']} rows in, {rows['rows_out']} out, drops {rows['drops']}: rows went missing; this is a bug of the stage")
 
 
 def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distributed: bool) -> None:

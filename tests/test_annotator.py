@@ -106,8 +106,8 @@ def test_the_constraint_is_read_from_the_prompt(prompt, rule):
 
 
 def test_every_shipped_prompt_names_a_topic_the_annotator_knows():
-    rows = [json.loads(line) for line in Path("data/raw/quickstart/prompts.jsonl").read_text().splitlines()]
-    assert len(rows) >= 400
+    rows = [json.loads(line) for name in ("prompts", "to_annotate") for line in Path(f"data/raw/quickstart/{name}.jsonl").read_text().splitlines()]
+    assert len(rows) >= 400 and len({str(row["messages"]) for row in rows}) == len(rows)
     for row in rows:
         said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
         assert annotator.topic_of(said), said
@@ -118,4 +118,5 @@ def test_the_shipped_prompts_are_what_their_command_writes(tmp_path):
     (tmp_path / "data/raw/quickstart").mkdir(parents=True)
     (tmp_path / "stages").symlink_to(root / "stages")
     subprocess.run([sys.executable, root / "data/raw/quickstart/make_prompts.py"], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "data/raw/quickstart/prompts.jsonl").read_bytes() == Path("data/raw/quickstart/prompts.jsonl").read_bytes()
+    for name in ("prompts.jsonl", "to_annotate.jsonl"):
+        assert (tmp_path / "data/raw/quickstart" / name).read_bytes() == Path("data/raw/quickstart", name).read_bytes()

@@ -20,7 +20,7 @@ def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_m
 
 def test_a_different_set_of_prompts_cannot_be_paired():
     with pytest.raises(ValueError, match="different prompts"):
-        evaluate.numbers(*([{"id": name, "sample": 0}] for name in "aab"), None)
+        evaluate.numbers([{"id": "a", "sample": 0}], [{"id": "a", "sample": 0}], [{"id": "b", "sample": 0}], None)
 
 
 def answer(name: str, completion: str, finished: bool = True) -> dict:

@@ -1,5 +1,7 @@
 """A wrong value stops everything with one line that names file, key, value, rule and remedy."""
 
+from pathlib import Path
+
 import pytest
 from ruamel.yaml import YAML
 
@@ -24,7 +26,12 @@ def tree(profile: str = "quickstart") -> dict:
         ("dpo.epochs", 1.5, "dpo.epochs = 1.5"),
         ("dpo.epochs", True, "dpo.epochs = True"),
         ("dpo.label_smoothing", 0.1, "is ignored by TRL's loss 'sigmoid'"),
-        ("filter.heldout_share", 1.0, "filter.heldout_share = 1.0"),
+        ("split.heldout_share", 1.0, "split.heldout_share = 1.0"),
+        ("mixed", "other", "mixed = 'other' must be 'quickstart', the last set of the mix"),
+        ("mix.quickstart.after", "shp", "mix.quickstart.after = 'shp' must be 'start'"),
+        ("mix.quickstart.source", "hub", "mix.quickstart.source = 'hub'"),
+        ("mix.quickstart.rule", {"min_ratio": 2.0}, "min_ratio"),
+        ("mix.quickstart.filter.min_margin", -1.0, "mix.quickstart.filter.min_margin = -1.0"),
         ("prompts.per_iteration", 0, "prompts.per_iteration = 0"),
         ("rank.truncated", "sometimes", "rank.truncated = 'sometimes'"),
         ("policies", ["pi0", "pi1"], "policies must be [pi0, offline, pi1, pi2]"),
@@ -42,6 +49,24 @@ def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
         check(params, "params.yaml")
     message = str(caught.value)
     assert message.startswith("params.yaml: ") and told in message and "in params.yaml" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(("source", "rule"), [("shp", {"min_ratio": 2}), ("helpsteer", {"aspects": ["beauty"]}), ("own", {"x": 1})])
+def test_a_sources_rule_is_checked_by_its_source(source, rule):
+    params = tree()
+    params["mix"]["quickstart"] |= {"source": source, "rule": rule}
+    with pytest.raises(ParamsError, match=rf"params.yaml: mix.quickstart = '...': rule\.\S+: .*, for source {source}; change it"):
+        check(params, "params.yaml")
+
+
+def test_the_paper_mixes_the_ten_sets_of_its_table_5():
+    mix = tree("paper")["mix"]
+    assert len(mix) == 10 and all(Path(entry["raw"]).exists() and entry["raw"].endswith(f"/{entry['source']}.json") for entry in mix.values())
+
+
+def test_one_path_of_a_mix_can_be_set_from_the_command_line():
+    mix = YAML(typ="safe", pure=True).load(compose("paper", ["mix.shp.raw=elsewhere"]))["mix"]
+    assert mix["shp"]["raw"] == "elsewhere" and mix["shp"]["rule"] == {"min_ratio": 2.0, "pairs_per_post": 5} and len(mix) == 10
 
 
 def test_numbers_in_scientific_form_are_numbers(tmp_path):

@@ -1,78 +1,49 @@
-"""Read the quickstart's raw preferences: what a labelling tool exported, one JSON object a line.
+"""The quickstart's raw preferences: what a labelling tool exported, one JSON object a line.
 
-Reads   raw .jsonl: id, conversation [{from: human|assistant, value}], responses {A, B: {text, finish_reason}}, annotation {choice: A|B|tie, strength: 1|2|3}
-Writes  preferences: one row per labelled pair (SCHEMA); metrics: rows in, out, drops by name
+Reads   raw: id, conversation [{from: human|assistant, value}], responses {A, B: {text, finish_reason}}, annotation {choice: A|B|tie, strength: 1|2|3}
+Writes  preferences, metrics: see stages/releases.py; margin: the strength of the preference, 0 for a tie
 Source  data/raw/quickstart/make_annotations.py made the file
 
-This module alone knows the raw format, and judges nothing: ties, empty turns and contradictions are the filter's business. A line
-that is not JSON is a drop, for one such line should not cost the other hundreds; a line of the wrong form is an error.
+A record of the wrong form is an error, since the tool exports none; ties, empty answers and contradictions are the filter's business.
 """
 
-import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("prompt", MESSAGES),
-        ("chosen", MESSAGES),
-        ("rejected", MESSAGES),
-        ("tie", pa.bool_()),
-        ("strength", pa.int32()),
-    ]
-    + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
-)
+from stages import releases
+
+TURNS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+RESPONSE = pa.struct([("text", pa.string()), ("finish_reason", pa.string())])
+FIELDS = [("id", pa.int64()), ("conversation", TURNS), ("responses", pa.struct([("A", RESPONSE), ("B", RESPONSE)]))]
+ANNOTATION = pa.struct([("choice", pa.string()), ("strength", pa.int64())])
+RELEASE = releases.Release("quickstart", pa.schema([*FIELDS, ("annotation", ANNOTATION)]))
 ROLES = {"human": "user", "assistant": "assistant"}
 
 
-def to_row(record: dict) -> dict:
-    """One exported record to one row of SCHEMA; a tie keeps A as chosen. Raises KeyError for a field that is missing."""
-    choice = record["annotation"]["choice"]
-    if choice not in ("A", "B", "tie"):
-        raise KeyError(f"choice A, B or tie, not {choice!r}")
-    chosen, rejected = ("B", "A") if choice == "B" else ("A", "B")
-    sides = record["responses"]
-    return {
-        "id": str(record["id"]),
-        "source": "quickstart",
-        "prompt": [{"role": ROLES[turn["from"]], "content": turn["value"]} for turn in record["conversation"]],
-        "chosen": [{"role": "assistant", "content": sides[chosen]["text"]}],
-        "rejected": [{"role": "assistant", "content": sides[rejected]["text"]}],
-        "tie": choice == "tie",
-        "strength": record["annotation"]["strength"],
-        "chosen_finished": sides[chosen]["finish_reason"] == "stop",
-        "rejected_finished": sides[rejected]["finish_reason"] == "stop",
-    }
+def check(raw: pl.DataFrame) -> None:
+    """Raise ValueError for a record without conversation, two responses or a choice."""
+    responses, choice = pl.col("responses").struct, pl.col("annotation").struct.field("choice")
+    texts = [responses.field(side).struct.field("text").is_null() for side in "AB"]
+    wrong = raw.filter(pl.any_horizontal(*texts, pl.col("conversation").is_null(), ~choice.is_in(["A", "B", "tie"]).fill_null(False)))
+    if len(wrong):
+        raise ValueError(f"record {wrong['id'][0]} lacks a conversation, the text of a response, or a choice of A, B or tie; mend or delete it")
 
 
-def read_lines(raw: Path) -> tuple[list[dict], Counter]:
-    """Rows of the file and the drops. Raises ValueError for a file cut off in the middle of a line, or a record of the wrong form."""
-    text = raw.read_bytes().decode("utf-8", errors="strict")
-    if not text.endswith("\n"):
-        raise ValueError(f"{raw}: the last line has no end, the file is cut off; copy it again (it has {len(text):,} characters)")
-    rows, drops = [], Counter({"not_json": 0})
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            drops["not_json"] += 1
-            continue
-        try:
-            rows.append(to_row(record))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{raw}:{number}: no usable {error}; every record needs conversation, two responses and a choice; mend or delete it") from error
-    return rows, drops
+def pairs(raw: pl.DataFrame) -> pl.DataFrame:
+    check(raw)
+    turn, note, responses = pl.element().struct, pl.col("annotation").struct, pl.col("responses").struct
+    speaker = pl.struct(turn.field("from").replace_strict(ROLES, default=None).alias("role"), turn.field("value").alias("content"))
+    tie, b = note.field("choice") == "tie", note.field("choice") == "B"
+    better, worse = (pl.when(second).then(responses.field("B")).otherwise(responses.field("A")).struct for second in (b, ~b))
+    return raw.select(
+        id=pl.col("id").cast(pl.String), prompt=pl.col("conversation").list.eval(speaker), chosen=releases.message("assistant", better.field("text")),
+        rejected=releases.message("assistant", worse.field("text")), margin=pl.when(tie).then(0.0).otherwise(note.field("strength").cast(pl.Float64)),
+        chosen_finished=better.field("finish_reason") == "stop", rejected_finished=worse.field("finish_reason") == "stop", drop=pl.lit(None, pl.String),
+    )  # fmt: skip
 
 
-def main(params: Any, raw: Path, *, preferences: Path, metrics: Path) -> None:
-    rows, drops = read_lines(raw)
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), preferences)
-    metrics.write_text(json.dumps({"rows_in": len(rows) + drops.total(), "rows_out": len(rows), "drops": drops}, indent=2) + "\n")
-    print(f"prepare quickstart: {len(rows) + drops.total()} records -> {len(rows)} pairs, drops {dict(drops)}")
+def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
+    releases.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)

@@ -52,6 +52,12 @@ def one_more(root: Path) -> None:
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi3").replace("pi1, pi2]", "pi1, pi2, pi3]"))
 
 
+def one_more_set(root: Path) -> None:
+    (root / "data/raw/mine.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n')
+    entry = "  mine: {after: quickstart, source: own, raw: data/raw/mine.jsonl, rule: {}, filter: {min_margin: 0, rows: 0}}\nmixed: mine"
+    sub("params.yaml", "mixed: quickstart", entry)(root)
+
+
 def one_less(root: Path) -> None:
     text = (root / "params.yaml").read_text().replace("- {id: t1, samples: pi1, makes: pi2}\n", "")
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi1").replace("pi1, pi2]", "pi1]"))
@@ -64,7 +70,12 @@ EDITS: dict[str, Edit] = {
     "`seed`": Edit(param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond@*", "evaluate@*"]),
     "`dtype`": Edit(param("dtype", "bfloat16"), ["base"]),
     "`base.revision`": Edit(param("base.revision", "0.1.3"), ["base"]),
-    "`filter.heldout_share`": Edit(param("filter.heldout_share", "0.25"), ["filter"]),
+    "`split.heldout_share`": Edit(param("split.heldout_share", "0.25"), ["split"]),
+    "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
+    "a set's `min_margin` in the mix": Edit(param("mix.quickstart.filter.min_margin", "1"), ["filter@quickstart"]),
+    "one more set in the mix": Edit(one_more_set, ["prepare@mine", "filter@mine", "split", "audit"]),
+    "the source `stages/sources/quickstart.py`": Edit(sub("stages/sources/quickstart.py", "import ", "import os\nimport "), ["prepare@quickstart"], CODE),
+    "one more benchmark": Edit(lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration` (rows per shard)": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
@@ -82,9 +93,9 @@ EDITS: dict[str, Edit] = {
     "one more iteration": Edit(one_more, ["batch@t2", "select"]),
     "one iteration less": Edit(one_less, ["select"]),
     "a third shard": Edit(third_shard, ["batch@*"]),
-    "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare"]),
+    "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare@*"]),
     "the raw file renamed": Edit(
-        all_of(lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"), sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl")), ["prepare"]
+        all_of(lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"), sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl")), ["prepare@*"]
     ),
     "an edited prompt": Edit(sub(PROMPTS, "short, friendly", "short, kind"), ["prompts"]),
     "`touch` of the raw data": Edit(lambda r: (r / RAW).touch(), []),

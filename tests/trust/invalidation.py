@@ -48,7 +48,7 @@ class Scene:
         self.graph = graph.stages(self.clone)
         for name, stage in self.graph.items():
             if name != "fingerprint":
-                inputs = {dep: made.get(dep) or (self.clone / dep).read_bytes() for dep in graph.deps(stage)}
+                inputs = {dep: made.get(dep) or standin.content(self.clone / dep) for dep in graph.deps(stage)}
                 digest = standin.answer(self.clone, stage.cmd.split()[3:], inputs)
                 found[name] = digest, {out: standin.written(digest, out) for out in graph.outs(stage)}
                 made |= found[name][1]

@@ -31,6 +31,11 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
     return digest.hexdigest().encode()
 
 
+def content(path: Path) -> bytes:
+    """A file, or the names and contents of a folder of raw data."""
+    return path.read_bytes() if path.is_file() else b"".join(f.name.encode() + f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file())
+
+
 def written(digest: bytes, path: str) -> bytes:
     return digest + b" " + path.encode()
 
@@ -42,7 +47,7 @@ def main() -> None:
     root = Path.cwd()
     types, writes = run.ports(importlib.import_module(f"stages.{words[2]}").main)
     arguments = run.parse(words[3:], types)
-    inputs = {str(path): path.read_bytes() for name, value in arguments.items() if name not in writes for path in run.paths(value)}
+    inputs = {str(path): content(path) for name, value in arguments.items() if name not in writes for path in run.paths(value)}
     digest = answer(root, words[2:], inputs)
     for path in [path for name in writes for path in run.paths(arguments[name])]:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool would export them.
 
 Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about three minutes on two cores)
-Reads   prompts.jsonl, models/base
+Reads   to_annotate.jsonl, models/base
 Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
 
 The annotator perceives r*(A) - r*(B) + e with e ~ Logistic(0, 1): the sign is the label, which makes it exactly Ber(sigmoid(r*(A) - r*(B))), and
@@ -27,8 +27,7 @@ RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_m
 
 
 def chosen_prompts() -> list[dict]:
-    rows = [json.loads(line) for line in (HERE / "prompts.jsonl").read_text().splitlines()]
-    return random.Random(SEED).sample(rows, 170)
+    return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text().splitlines()]
 
 
 def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: random.Random) -> dict:

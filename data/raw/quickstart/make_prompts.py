@@ -1,10 +1,11 @@
-"""Write prompts.jsonl: varied requests over the annotator's topics, a few of them multi-turn.
+"""Write prompts.jsonl and to_annotate.jsonl: varied requests over the annotator's topics, a few of them multi-turn.
 
-Run     python data/raw/quickstart/make_prompts.py   (from the repository's root; the same file every time)
+Run     python data/raw/quickstart/make_prompts.py   (from the repository's root; the same files every time)
 Writes  one JSON object a line: id, messages (a list of {role, content}; the last is the user's)
 """
 
 import json
+import random
 from pathlib import Path
 
 KINDS = [  # each asks for something that fits in about fifty words; a third carry a constraint that can be checked
@@ -29,6 +30,7 @@ KINDS = [  # each asks for something that fits in about fifty words; a third car
 ]
 FOLLOW_UPS = ["Thanks. Now put that as a bulleted list of three points.", "Can you say that more simply, in two sentences?"]
 PER_TOPIC = 7
+ANNOTATED, SEED = 170, 2405
 TOPICS = list(json.loads(Path("stages/annotator_topics.json").read_text()))
 
 
@@ -56,8 +58,10 @@ def main() -> None:
     rows = [(f"{i:02d}-{k}", single(i, k)) for i in range(len(TOPICS)) for k in range(PER_TOPIC)]
     rows += [(f"{i:02d}-m", multi(i)) for i in range(0, len(TOPICS), 3)]
     lines = [json.dumps({"id": f"qs-{name}", "messages": messages}, ensure_ascii=False) for name, messages in sorted(rows)]
-    Path("data/raw/quickstart/prompts.jsonl").write_text("\n".join(lines) + "\n")
-    print(f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds")
+    annotated = random.Random(SEED).sample(lines, ANNOTATED)
+    for file, part in (("to_annotate.jsonl", annotated), ("prompts.jsonl", [line for line in lines if line not in set(annotated)])):
+        Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n")
+    print(f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds, {ANNOTATED} of them to annotate")
 
 
 if __name__ == "__main__":

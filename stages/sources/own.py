@@ -1,0 +1,105 @@
+"""A set of your own: preferences in one of the ecosystem's forms, told apart by their fields.
+
+Reads   raw, one of    chosen, rejected, prompt        texts, or lists of messages (TRL's explicit form)
+                       chosen, rejected                lists of messages, or texts, that share their beginning (TRL's implicit form)
+                       prompt or messages, response_a, response_b, preference (A, B or tie)
+        and, where they are there, id; margin, or chosen_score and rejected_score
+Writes  preferences, metrics: see stages/releases.py
+Source  https://huggingface.co/docs/trl/dataset_formats; texts that share their beginning are cut at the last "\n\nAssistant:"
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from stages import releases
+
+SIDES, JUDGED = ["chosen", "rejected"], ["response_a", "response_b", "preference"]
+OPTIONAL = {"prompt": None, "messages": releases.MESSAGES, "id": None, "margin": pa.float64(), "chosen_score": pa.float64(), "rejected_score": pa.float64()}
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def declared(found: pa.Schema, raw: Path) -> pa.Schema:
+    """The fields that this form uses, as this module wants them. Raises ValueError for a form it does not know."""
+    form = JUDGED if set(JUDGED) <= set(found.names) else SIDES
+    if not set(form) <= set(found.names):
+        raise ValueError(
+            f"{raw}: fields {found.names} are none of the forms chosen, rejected[, prompt] or prompt, response_a, response_b, preference; rename them"
+        )
+    messages = form == SIDES and not is_text(found.field("chosen").type)
+    fields = [(name, releases.MESSAGES if messages else pa.string()) for name in form]
+    for name, kind in OPTIONAL.items():
+        if found.get_field_index(name) >= 0:
+            text = is_text(found.field(name).type) or name == "id"
+            fields.append((name, kind or (pa.string() if text else releases.MESSAGES)))
+    return pa.schema(fields)
+
+
+def prompt(fields: pa.Schema) -> pl.Expr:
+    """The prompt where it is a field of its own: the messages before the text of the last turn."""
+    if fields.get_field_index("messages") >= 0:
+        whole = pl.col("messages")
+        alone = releases.message("user", pl.col("prompt")) if fields.get_field_index("prompt") >= 0 else whole
+        return pl.when(whole.list.len() > 0).then(whole).otherwise(alone)
+    return releases.message("user", pl.col("prompt")) if is_text(fields.field("prompt").type) else pl.col("prompt")
+
+
+def judged(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
+    """response_a, response_b, preference."""
+    verdict = pl.col("preference")
+    chosen, rejected = (pl.when(verdict == "B").then(b).otherwise(a) for a, b in (("response_a", "response_b"), ("response_b", "response_a")))
+    return raw.select(
+        "row", *kept(fields), prompt=prompt(fields), chosen=releases.message("assistant", chosen), rejected=releases.message("assistant", rejected),
+        margin=pl.when(verdict == "tie").then(0.0), drop=releases.first_rule(label_out_of_range=~verdict.is_in(["A", "B", "tie"]).fill_null(False)),
+    )  # fmt: skip
+
+
+def sided(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
+    """chosen, rejected and perhaps prompt."""
+    texts, explicit = is_text(fields.field("chosen").type), bool({"prompt", "messages"} & set(fields.names))
+    if texts and explicit:
+        sides = [releases.message("assistant", pl.col(side)) for side in SIDES]
+    elif texts:
+        raw = raw.with_columns(releases.turns(pl.col(side)).alias(side) for side in SIDES)
+        sides = [releases.messages(pl.col(side).list.slice(1)) for side in SIDES]
+    else:
+        sides = [pl.col(side) for side in SIDES]
+    raw = raw.with_columns(side.alias(name) for name, side in zip(SIDES, sides, strict=True))
+    c, r = (pl.col(side) for side in SIDES)
+    context = prompt(fields) if explicit else c.list.head(c.list.len() - 1)
+    drop = releases.first_rule(
+        no_answer=((c.list.len() < 1 + (not explicit)) | (r.list.len() < 1 + (not explicit))).fill_null(True),
+        context_differs=c.list.head(c.list.len() - 1) != r.list.head(r.list.len() - 1),
+        wrong_role=(c.list.last().struct.field("role") != "assistant") | (r.list.last().struct.field("role") != "assistant"),
+    )
+    before = c.list.head(c.list.len() - 1)
+    return raw.select(
+        "row", *kept(fields), prompt=pl.concat_list(context, before) if explicit else context, chosen=c.list.tail(1), rejected=r.list.tail(1), drop=drop
+    )
+
+
+def kept(fields: pa.Schema) -> list[str]:
+    return [name for name in ("id", "margin", "chosen_score", "rejected_score") if fields.get_field_index(name) >= 0]
+
+
+def pairs(raw: pl.DataFrame, fields: pa.Schema, name: str) -> pl.DataFrame:
+    made = judged(raw, fields) if fields.get_field_index("preference") >= 0 else sided(raw, fields)
+    if "margin" not in made.columns:
+        scored = {"chosen_score", "rejected_score"} <= set(made.columns)
+        made = made.with_columns(margin=pl.col("chosen_score") - pl.col("rejected_score") if scored else pl.lit(None, pl.Float64))
+    own_id = pl.col("id") if "id" in made.columns else pl.col("row").cast(pl.String)
+    return made.select(
+        pl.format("{}-{}", pl.lit(name), own_id).alias("id"), "prompt", "chosen", "rejected", "margin", "drop", chosen_finished=True, rejected_finished=True
+    )
+
+
+def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
+    fields = declared(releases.peek(raw), raw)
+    release = releases.Release("own", fields)
+    releases.prepare(release, releases.batches(release, raw), partial(pairs, fields=fields, name=name), name, raw, preferences, metrics)

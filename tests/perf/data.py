@@ -1,0 +1,132 @@
+"""What a million raw rows cost in `prepare` and `filter`, against the plain way: one Python function call a row with datasets.map and datasets.filter.
+
+Run     python -m tests.perf.data [rows=1000000] [rows of the plain way=50000]     (after `dvc repro base`, for the tokenizer)
+Prints  rows a second and peak memory of both, each in a process of its own, and the ratio
+
+The rows are HH transcripts of a realistic length (1.6 KB a side), a tenth of them broken in one of five ways. There are no benchmarks in use; the
+plain way looks for no test prompts and counts no tokens, so it does less.
+"""
+
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+DISTINCT = 10_000
+SYLLABLES = "ba ce di fo gu ha ki lo me nu pa ri so ta ve wo".split()
+
+
+def transcript(rng: random.Random, vocabulary: list[str]) -> tuple[str, str, str]:
+    """Context, chosen and rejected answer of one row, {} standing for what makes a copy of it another row."""
+    text = lambda n: " ".join(rng.choices(vocabulary, k=n))  # noqa: E731
+    context = f"\n\nHuman: {{}} {text(40)}?\n\nAssistant: {text(60)}.\n\nHuman: {text(30)}\n\nAssistant:"
+    return context, f" {text(100)}", f" {text(100)}"
+
+
+def write_raw(path: Path, rows: int) -> None:
+    rng = random.Random(1)
+    vocabulary = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(5000)]
+    base = [transcript(rng, vocabulary) for _ in range(DISTINCT)]
+    with pq.ParquetWriter(path, pa.schema([("chosen", pa.string()), ("rejected", pa.string())])) as writer:
+        for start in range(0, rows, DISTINCT):
+            made = [broken(*base[i], start + i) for i in range(min(DISTINCT, rows - start))]
+            writer.write_table(pa.table({"chosen": [c for c, _ in made], "rejected": [r for _, r in made]}))
+
+
+def broken(context: str, chosen: str, rejected: str, number: int) -> tuple[str, str]:
+    """A row with a fault in five of fifty: an empty answer, the same answers, an empty turn, a duplicate, a contradiction."""
+    kind = number % 50
+    if kind == 3:
+        chosen = " "
+    elif kind == 11:
+        rejected = chosen
+    elif kind == 19:
+        context = context.replace("Assistant: ", "Assistant: \n\nHuman: ", 1)
+    elif kind == 27:
+        number -= 1
+    context = context.format(number)
+    return (context + rejected, context + chosen) if kind == 35 else (context + chosen, context + rejected)
+
+
+def ours(raw: Path, folder: Path) -> None:
+    from types import SimpleNamespace
+
+    from stages import benchmarks, filter, mix_start
+    from stages.sources import hh_rlhf
+
+    schema = pa.schema([("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
+    pq.write_table(schema.empty_table(), folder / "test.parquet")
+    (folder / "benchmarks").mkdir()
+    params = SimpleNamespace(filter=SimpleNamespace(max_tokens=4096), benchmarks=SimpleNamespace(words=13))
+    benchmarks.main(params, folder / "benchmarks", phrases=folder / "phrases.parquet")
+    mix_start.main(params, mixed=folder / "start.parquet", account=folder / "start.json")
+    hh_rlhf.main(params, "hh", raw, preferences=folder / "hh.parquet", metrics=folder / "hh.json")
+    filter.main(
+        params, "hh", 0.0, 0, folder / "hh.parquet", folder / "hh.json", folder / "start.parquet", folder / "start.json", folder / "phrases.parquet",
+        [folder / "test.parquet"], Path("models/base"), mixed=folder / "mixed.parquet", account=folder / "mixed.json",
+    )  # fmt: skip
+
+
+def parse(row: dict) -> dict:
+    """A row of the plain way: both transcripts as messages."""
+    made = {}
+    for side in ("chosen", "rejected"):
+        turns = row[side].replace("\n\nHuman:", "\x1eH").replace("\n\nAssistant:", "\x1eA").split("\x1e")[1:]
+        made[side] = [{"role": "user" if t[0] == "H" else "assistant", "content": t[1:].strip()} for t in turns]
+    return {"prompt": made["chosen"][:-1], "chosen": made["chosen"][-1:], "rejected": made["rejected"][-1:], "other": made["rejected"][:-1]}
+
+
+def sound(row: dict) -> bool:
+    roles = [m["role"] for m in row["prompt"]]
+    whole = all(m["content"] for m in row["prompt"] + row["chosen"] + row["rejected"])
+    return whole and row["prompt"] == row["other"] and roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] and row["chosen"] != row["rejected"]
+
+
+def plain(raw: Path, folder: Path) -> None:
+    import datasets
+
+    datasets.disable_progress_bars()
+    rows = datasets.load_dataset("parquet", data_files=str(raw), split="train", cache_dir=str(folder))
+    rows = rows.map(parse, remove_columns=["chosen", "rejected"]).filter(sound)  # pyright: ignore[reportArgumentType]
+    keys = [(str(row["prompt"]).lower(), row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]  # pyright: ignore
+    known, seen, kept = set(keys), set(), []
+    for i, (prompt, chosen, rejected) in enumerate(keys):
+        if (prompt, rejected, chosen) not in known and (prompt, chosen, rejected) not in seen:
+            kept.append(i)
+        seen.add((prompt, chosen, rejected))
+    rows.select(kept).to_parquet(str(folder / "mixed.parquet"))
+
+
+def measure(way: str, rows: int) -> float:
+    """Rows a second of one way, in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_raw(folder / "raw.parquet", rows)
+        start = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "tests.perf.data", way, str(folder)], check=True, capture_output=True, text=True)
+        seconds = time.monotonic() - start
+        kept = len(pq.read_table(folder / "mixed.parquet", columns=[]))
+    memory = done.stdout.splitlines()[-1]
+    print(f"{way:5s}: {rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows/s, peak memory {memory}, {kept:,} kept", flush=True)
+    return rows / seconds
+
+
+def main() -> None:
+    if sys.argv[1:2] in (["ours"], ["plain"]):
+        folder = Path(sys.argv[2])
+        {"ours": ours, "plain": plain}[sys.argv[1]](folder / "raw.parquet", folder)
+        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        return
+    many, few = (int(word) for word in (sys.argv[1:] + ["1000000", "50000"][len(sys.argv) - 1 :]))
+    rates = [measure("ours", many), measure("plain", few)]
+    print(f"ratio {rates[0] / rates[1]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
