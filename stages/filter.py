@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from stages import near_duplicates, overlap
 
@@ -32,8 +33,11 @@ RULES = (
 
 
 def batches(path: Path) -> Iterator[pl.DataFrame]:
-    for batch in pq.ParquetFile(path).iter_batches(BATCH):
-        yield pl.DataFrame(pl.from_arrow(batch))
+    file = pq.ParquetFile(path)
+    with tqdm(total=file.metadata.num_rows, desc=path.stem, unit="row", unit_scale=True) as bar:
+        for batch in file.iter_batches(BATCH):
+            yield pl.DataFrame(pl.from_arrow(batch))
+            bar.update(len(batch))
 
 
 def answer(side: str) -> pl.Expr:

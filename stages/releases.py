@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 BATCH = 20_000  # rows
 CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
@@ -246,8 +247,9 @@ def whole(frames: Batches) -> Batches:
 def prepare(release: Release, frames: Batches, pairs: Pairs, name: str, raw: Path, preferences: Path, metrics: Path) -> None:
     """Write the pairs that `pairs` makes of the raw rows, and the account; `name` is the set's in the mix. Raises ValueError where there is no pair."""
     read, out, drops = 0, 0, Counter()
-    with pq.ParquetWriter(preferences, SCHEMA) as writer:
+    with pq.ParquetWriter(preferences, SCHEMA) as writer, tqdm(desc=f"prepare {name}", unit="row", unit_scale=True) as bar:
         for frame, unread in frames:
+            bar.update(len(frame))
             try:
                 made = pairs(frame)
             except ValueError as error:
