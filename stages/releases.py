@@ -187,7 +187,7 @@ def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -
 def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Counter]]:
     options = pyarrow.json.ParseOptions(explicit_schema=release.fields, unexpected_field_behavior="ignore")
     for first, lines in chunks(file):
-        known = next(filter(None, map(parsed, lines)), {}) if first == 1 else {}
+        known = opening(lines) if first == 1 else {}
         gone = [name for name in release.fields.names if first == 1 and name not in known]
         if gone:
             raise ValueError(f"{file}: {release.name} has no field {gone[0]!r}, only {list(known)}; its form has changed, or this is another file")
@@ -208,15 +208,23 @@ def files(raw: Path) -> list[Path]:
     return known
 
 
+def opening(lines: list[bytes]) -> dict:
+    """Every field that the first thousand objects have, with its first value that is not null."""
+    found: dict = {}
+    for record in filter(None, map(parsed, lines[:1000])):
+        found |= {name: value for name, value in record.items() if found.get(name) is None}
+    return found
+
+
 def peek(raw: Path) -> pa.Schema:
-    """The fields of the release's first file, or of the pinned data set; of JSON lines those of the first object."""
+    """The fields of the release's first file, or of the pinned data set. Raises ValueError where no line is an object."""
     if raw.suffix == ".json":
         return next(hub_batches(Release(str(raw), pa.schema([])), raw)).schema
     first = files(raw)[0]
     if first.suffix == ".parquet":
         return pq.read_schema(first)
-    record = next((record for _, lines in chunks(first) for record in map(parsed, lines) if record), None)
-    if record is None:
+    record = next((opening(lines) for _, lines in chunks(first)), {})
+    if not record:
         raise ValueError(f"{first}: no line is a JSON object; is this the right file?")
     return pa.Table.from_pylist([record]).schema
 

@@ -210,8 +210,15 @@ FORMS = [
 
 @pytest.mark.parametrize(("record", "wanted"), FORMS)
 def test_a_set_of_your_own_in_each_of_the_ecosystems_forms(tmp_path, record, wanted):
-    pairs, drops = prepared(own, [record, record | {"id": "y"}], tmp_path)
+    pairs, drops = prepared(own, [record, record | ({"id": "y"} if "id" in record else {})], tmp_path)
     assert [told(p) for p in pairs] == [wanted, wanted] and not drops
+
+
+def test_a_field_that_only_some_lines_have_is_read_from_them(tmp_path):
+    plain = {"id": 7, "prompt": "q", "response_a": "a", "response_b": "b", "preference": "A"}
+    (tmp_path / "raw.jsonl").write_text(json.dumps(plain) + "\n" + json.dumps(plain | {"id": 8, "messages": talk("one", "two", "three")}) + "\n")
+    own.main(None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
+    assert [(p["id"], told(p)[0]) for p in pq.read_table(tmp_path / "p.parquet").to_pylist()] == [("s-7", "q"), ("s-8", "one | two | three")]
 
 
 def test_an_unknown_form_is_refused_with_its_fields(tmp_path):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from stages import releases
 
 SIDES, JUDGED = ["chosen", "rejected"], ["response_a", "response_b", "preference"]
-OPTIONAL = {"prompt": None, "messages": releases.MESSAGES, "id": None, "margin": pa.float64(), "chosen_score": pa.float64(), "rejected_score": pa.float64()}
+OPTIONAL = {"messages": releases.MESSAGES, "margin": pa.float64(), "chosen_score": pa.float64(), "rejected_score": pa.float64()}
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -34,11 +34,11 @@ def declared(found: pa.Schema, raw: Path) -> pa.Schema:
         )
     messages = form == SIDES and not is_text(found.field("chosen").type)
     fields = [(name, releases.MESSAGES if messages else pa.string()) for name in form]
-    for name, kind in OPTIONAL.items():
-        if found.get_field_index(name) >= 0:
-            text = is_text(found.field(name).type) or name == "id"
-            fields.append((name, kind or (pa.string() if text else releases.MESSAGES)))
-    return pa.schema(fields)
+    if "id" in found.names:
+        fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
+    if "prompt" in found.names:
+        fields.append(("prompt", pa.string() if is_text(found.field("prompt").type) else releases.MESSAGES))
+    return pa.schema([*fields, *((name, kind) for name, kind in OPTIONAL.items() if name in found.names)])
 
 
 def prompt(fields: pa.Schema) -> pl.Expr:
@@ -93,7 +93,8 @@ def pairs(raw: pl.DataFrame, fields: pa.Schema, name: str) -> pl.DataFrame:
     if "margin" not in made.columns:
         scored = {"chosen_score", "rejected_score"} <= set(made.columns)
         made = made.with_columns(margin=pl.col("chosen_score") - pl.col("rejected_score") if scored else pl.lit(None, pl.Float64))
-    own_id = pl.col("id") if "id" in made.columns else pl.col("row").cast(pl.String)
+    number = pl.col("row").cast(pl.String)
+    own_id = pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in made.columns else number
     return made.select(
         pl.format("{}-{}", pl.lit(name), own_id).alias("id"), "prompt", "chosen", "rejected", "margin", "drop", chosen_finished=True, rejected_finished=True
     )

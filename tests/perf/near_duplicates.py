@@ -50,7 +50,7 @@ def by_datasketch(texts: pl.DataFrame) -> set[tuple[int, int]]:
     for row, tokens in enumerate(np.split(hashes, np.searchsorted(rows, np.arange(1, len(texts))))):
         minhash = MinHash(num_perm=shape[0] * shape[1], hashfunc=lambda token: token & 0xFFFFFFFF)
         minhash.update_batch(tokens.tolist())
-        found |= {(int(earlier), row) for earlier in index.query(minhash)}
+        found |= {(int(str(earlier)), row) for earlier in index.query(minhash)}
         index.insert(str(row), minhash)
     return found
 
