@@ -67,8 +67,8 @@ class Scene:
 
 
 def seconds() -> dict[str, float]:
-    """Seconds of one run of each stage, from the table of docs/performance.md."""
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (?:.*\| )?([\d.]+)", Path("docs/performance.md").read_text(), re.M)
+    """Seconds of one run of each stage's module, from the table of docs/performance.md."""
+    rows = re.findall(r"^\| `([\w.]+)` \| (\d+) \| .*\| ([\d.]+) \|$", Path("docs/performance.md").read_text(), re.M)
     return {name: float(total) / int(runs) for name, runs, total in rows}
 
 
@@ -80,12 +80,12 @@ def main() -> None:
     print("| edit | stages executed | seconds | least | ratio | outputs as from scratch |\n|---|---|---:|---:|---:|---|")
     with tempfile.TemporaryDirectory() as folder:
         scene, wrong = Scene(copy_tree(Path(folder))), 0
-        for name, edit in chosen.items():
+        for title, edit in chosen.items():
             executed, expected, needed, stale = scene.try_edit(edit)
-            spent, least = (sum(cost.get(stage.partition("@")[0], 0) for stage in names - {"fingerprint"}) for names in (executed, needed))
+            spent, least = (sum(cost.get(graph.module_of(scene.graph[name]), 1.0) for name in names - {"fingerprint"}) for names in (executed, needed))
             wrong += executed != expected or executed - {"fingerprint"} != needed or bool(stale)
             said = f"{len(executed)}: {', '.join(edit.roots) or 'none'}{' and what follows' if edit.roots else ''}{', fingerprint' if edit.code else ''}"
-            print(f"| {name} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |", flush=True)
+            print(f"| {title} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |", flush=True)
     sys.exit(f"{wrong} of {len(chosen)} edits did not rerun what they should" if wrong else f"{len(chosen)} edits, all exact")
 
 
