@@ -30,7 +30,9 @@ rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/pi0/shard-{k}.pa
 
 def bare_copy(folder: Path) -> None:
     """The clone, its files hard-linked, with a graph that knows no code keys."""
-    shutil.copytree(".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch"))
+    shutil.copytree(
+        ".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch")
+    )
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     for name in ("dvc.yaml", "dvc.lock"):
         text = yaml.load(folder / name)
