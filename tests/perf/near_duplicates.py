@@ -42,7 +42,7 @@ def by_rensa(texts: pl.DataFrame) -> set[tuple[int, int]]:
 
 
 def by_datasketch(texts: pl.DataFrame) -> set[tuple[int, int]]:
-    from datasketch import MinHash, MinHashLSH
+    from datasketch import MinHash, MinHashLSH  # pyright: ignore[reportMissingImports]
 
     shape = (near_duplicates.BANDS, near_duplicates.WIDTH)
     index, found = MinHashLSH(num_perm=shape[0] * shape[1], params=shape), set()
