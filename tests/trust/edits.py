@@ -74,7 +74,9 @@ EDITS: dict[str, Edit] = {
     "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
     "a set's `min_margin` in the mix": Edit(param("mix.quickstart.filter.min_margin", "1"), ["filter@quickstart"]),
     "one more set in the mix": Edit(one_more_set, ["prepare@mine", "filter@mine", "split", "audit"]),
-    "the source `stages/sources/quickstart.py`": Edit(sub("stages/sources/quickstart.py", "import ", "import os\nimport "), ["prepare@quickstart"], CODE),
+    "the source `stages/sources/quickstart.py`": Edit(
+        sub("stages/sources/quickstart.py", "import polars", "import os\nimport polars"), ["prepare@quickstart"], CODE
+    ),
     "one more benchmark": Edit(lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration` (rows per shard)": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
