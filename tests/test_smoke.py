@@ -129,7 +129,7 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(smoke):
     path.write_text(text.replace('"choice": "A"', '"choice": "B"', 1))
     status = json.loads(sh("dvc status --json", smoke).stdout)
     path.write_text(text)
-    assert status["prepare"]
+    assert status["prepare@quickstart"]
 
 
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(smoke):
