@@ -25,8 +25,7 @@ def sample(mixed: Path, rows: int) -> pl.DataFrame:
     found = pl.DataFrame()
     for batch in pq.ParquetFile(mixed).iter_batches(BATCH):
         frame = pl.DataFrame(pl.from_arrow(batch)).select(
-            "source", order=pl.col("id").hash(seed=5), prompt=pl.col("prompt").list.eval(overlap.MESSAGE.field("content")).list.join("\n"),
-            chosen=pl.col("chosen").list.last().struct.field("content"), rejected=pl.col("rejected").list.last().struct.field("content"),
+            "source", order=pl.col("id").hash(seed=5), prompt=overlap.text("prompt"), chosen=overlap.text("chosen"), rejected=overlap.text("rejected"),
         )  # fmt: skip
         found = pl.concat([found, frame] if len(found) else [frame]).sort("source", "order").group_by("source", maintain_order=True).head(rows)
     return found

@@ -6,8 +6,6 @@ Params  benchmarks.words of a phrase
 Source  phrases of 13 words: Brown et al. 2020 (GPT-3), appendix C; they are compared with prompts only
 """
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import overlap
+from stages import overlap, releases
 
 FIELDS = ["prompt", "question", "instruction", "text", "turns"]
 
@@ -24,15 +22,12 @@ FIELDS = ["prompt", "question", "instruction", "text", "turns"]
 def texts(file: Path) -> list[str]:
     """The questions of one set. Raises ValueError for an object without one."""
     found = []
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                question = next(record[field] for field in FIELDS if record.get(field))
-            except (ValueError, AttributeError, StopIteration):
-                raise ValueError(
-                    f"{file}:{number}: no object with one of the fields {FIELDS}: {line[:80].strip()}; name the field so, or mend the line"
-                ) from None
+    for first, lines in releases.chunks(file):
+        for number, line in enumerate(lines, first):
+            record = releases.parsed(line) or {}
+            question = next((record[field] for field in FIELDS if record.get(field)), None)
+            if question is None:
+                raise ValueError(f"{file}:{number}: no object with one of the fields {FIELDS}: {line[:80]!r}; name the field so, or mend the line")
             found += question if isinstance(question, list) else [question]
     return found
 

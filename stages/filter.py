@@ -1,9 +1,9 @@
 """Add one set of preferences to the mix: drop the pairs that teach nothing, teach wrongly, or are there already.
 
-Reads   preferences: a set (SCHEMA of stages/releases.py); prepared: what `prepare` counted of it; before, before_account: the mix so far and its account;
+Reads   preferences: a set (SCHEMA of stages/form.py); prepared: what `prepare` counted of it; before, before_account: the mix so far and its account;
         benchmarks: phrase (uint64), and its number of words
         reserved: files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer
-        `name` of the set; `min_margin`, in the set's own unit, where a margin is known; `rows`, the most pairs taken, 0 for all
+        `name` of the set; `min_margin`, in the set's own unit, where a margin is known; `rows` taken of it, a number or a share under 1, 0 for all
 Writes  mixed: the mix so far and what is kept of the set, in this order. account: {set: {prepared, rows_in, rows_out, drops}} of every set so far
 Params  filter.max_tokens of prompt and longer answer; filter.near_duplicates, from which similarity on, 0 to look for none
 Source  "remove empty rounds, incorrect labels, small margins", RLHF Workflow, arXiv 2405.07863, section 2
@@ -13,6 +13,7 @@ together: of each row its fault and three hashes stay.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages import near_duplicates, overlap
+from stages import form, near_duplicates, overlap
 
 BATCH = 20_000  # rows
 RULES = (
@@ -40,40 +41,24 @@ def batches(path: Path) -> Iterator[pl.DataFrame]:
             bar.update(len(batch))
 
 
-def answer(side: str) -> pl.Expr:
-    return pl.col(side).list.last().struct.field("content").str.strip_chars()
-
-
 def own_fault(min_margin: float) -> pl.Expr:
     """The rule that a row breaks by itself, null where none."""
-    content, roles = (
-        overlap.MESSAGE.field("content"),
-        pl.col("prompt").list.eval(overlap.MESSAGE.field("role").filter(overlap.MESSAGE.field("role") != "system")),
+    return form.first_rule(
+        **form.broken("chosen", "rejected"),
+        identical_sides=form.answer("chosen") == form.answer("rejected"),
+        tie=pl.col("margin") == 0,
+        small_margin=pl.col("margin") < min_margin,
     )
-    empty = pl.col("prompt").list.eval((content.str.strip_chars() == "").fill_null(True)).list.any().fill_null(True)
-    nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
-    for side in ("chosen", "rejected"):
-        empty, nul = empty | (answer(side) == "").fill_null(True), nul | answer(side).str.contains("\0", literal=True).fill_null(False)
-    alternating = pl.concat_str(pl.lit(" "), roles.list.join(" ")).str.contains("^( user assistant)* user$")
-    rules = {
-        "empty_turn": empty,
-        "nul_character": nul,
-        "broken_alternation": ~alternating.fill_null(False),
-        "identical_sides": answer("chosen") == answer("rejected"),
-        "tie": pl.col("margin") == 0,
-        "small_margin": pl.col("margin") < min_margin,
-    }
-    return pl.coalesce(*(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()), pl.lit(None, pl.String))
 
 
 def keys() -> list[pl.Expr]:
-    """Hashes of what makes a pair: prompt, chosen and rejected answer. 64 bits: among ten million pairs a chance of 3e-6 that two share one."""
-    return [overlap.prompt_key().hash(seed=1).alias("p"), answer("chosen").hash(seed=2).alias("c"), answer("rejected").hash(seed=2).alias("r")]
+    """Hashes of what makes a pair: prompt, chosen and rejected answer."""
+    return [overlap.prompt_hash().alias("p"), form.answer("chosen").hash(seed=2).alias("c"), form.answer("rejected").hash(seed=2).alias("r")]
 
 
 def too_long(frame: pl.DataFrame, tokenizer: Any, max_tokens: int) -> np.ndarray:
     """Rows (N,) bool whose prompt and longer answer exceed max_tokens. A token has a byte at least, so most texts need no tokenizer."""
-    texts = frame.select(p=pl.col("prompt").list.eval(overlap.MESSAGE.field("content")).list.join("\n"), c=answer("chosen"), r=answer("rejected")).fill_null("")
+    texts = frame.select(p=overlap.text("prompt"), c=form.answer("chosen"), r=form.answer("rejected")).fill_null("")
     size = texts.select(pl.col("p").str.len_bytes() + pl.max_horizontal(pl.col("c", "r").str.len_bytes())).to_series().to_numpy()
     long = np.zeros(len(frame), bool)
     for i in np.flatnonzero(size > max_tokens):
@@ -82,29 +67,17 @@ def too_long(frame: pl.DataFrame, tokenizer: Any, max_tokens: int) -> np.ndarray
     return long
 
 
-def in_benchmark(frame: pl.DataFrame, grams: np.ndarray, n: int) -> np.ndarray:
-    """Rows (N,) bool whose prompt shares a phrase of n words with an evaluation set."""
-    hit = np.zeros(len(frame), bool)
-    if not len(grams):
-        return hit
-    texts = frame.select(pl.col("prompt").list.eval(overlap.MESSAGE.field("content")).list.join(" ")).to_series()
-    rows, found = overlap.phrases(texts, n)
-    hit[rows[np.isin(found, grams)]] = True
-    return hit
-
-
 def judge(preferences: Path, min_margin: float, max_tokens: int, model: Path, reserved: list[Path], benchmarks: Path) -> pl.DataFrame:
     """Of every row its id, set, fault and keys, in order."""
     from tokenizers import Tokenizer
 
-    tokenizer, known = Tokenizer.from_file(str(model / "tokenizer.json")), pq.read_table(benchmarks)
-    grams, n = known["phrase"].to_numpy(), int((known.schema.metadata or {})[b"words"])
-    tests = pl.concat([pl.DataFrame(pl.from_arrow(pq.read_table(path))).select(keys()[0]) for path in reserved])["p"].implode()
+    tokenizer, phrases = Tokenizer.from_file(str(model / "tokenizer.json")), overlap.read_phrases(benchmarks)
+    tests = overlap.hashes(reserved)["p"].implode()
     light = []
     for frame in batches(preferences):
         light.append(frame.select("id", "source", own_fault(min_margin).alias("fault"), *keys()))
         found = {"over_max_tokens": pl.Series(too_long(frame, tokenizer, max_tokens)), "in_test": pl.col("p").is_in(tests)}
-        found["in_benchmark"] = pl.Series(in_benchmark(frame, grams, n))
+        found["in_benchmark"] = pl.Series(overlap.holds(frame, phrases))
         light[-1] = light[-1].with_columns(fault=pl.coalesce("fault", *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items())))
     return pl.concat(light)
 
@@ -120,10 +93,11 @@ def compare(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(fault=pl.coalesce("fault", found))
 
 
-def cap(rows: pl.DataFrame, name: str, most: int) -> pl.DataFrame:
-    """At most so many of the set's sound rows, those whose ids come first by hash."""
+def cap(rows: pl.DataFrame, name: str, most: float) -> pl.DataFrame:
+    """At most so many of the set's sound rows, or such a share of them: those whose ids come first by hash."""
     mine = rows.with_row_index("at").filter(pl.col("fault").is_null() & (pl.col("source") == name))
-    over = mine.sort(pl.col("id").hash(seed=4), "id")["at"].slice(most or len(mine)).implode()
+    number = math.ceil(most * len(mine)) if most < 1 else int(most)
+    over = mine.sort(pl.col("id").hash(seed=4), "id")["at"].slice(number or len(mine)).implode()
     at = pl.int_range(pl.len(), dtype=pl.get_index_type())
     return rows.with_columns(fault=pl.coalesce("fault", pl.when(at.is_in(over)).then(pl.lit("over_rows"))))
 
@@ -164,7 +138,7 @@ def main(
     params: Any,
     name: str,
     min_margin: float,
-    rows: int,
+    rows: float,
     preferences: Path,
     prepared: Path,
     before: Path,

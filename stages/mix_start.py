@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import releases
+from stages import form
 
 
 def main(params: Any, *, mixed: Path, account: Path) -> None:
-    pq.write_table(releases.SCHEMA.empty_table(), mixed)
+    pq.write_table(form.SCHEMA.empty_table(), mixed)
     account.write_text("{}\n")
     print("mix_start: an empty mix")

@@ -21,7 +21,7 @@ PARTS = ["prompt", "chosen", "rejected"]
 
 def texts(frame: pl.DataFrame) -> pl.DataFrame:
     """prompt, chosen, rejected of SCHEMA's rows as plain texts."""
-    return frame.select(pl.col(part).list.eval(overlap.MESSAGE.field("content")).list.join(" ").fill_null("") for part in PARTS)
+    return frame.select(overlap.text(part).fill_null("") for part in PARTS)
 
 
 def tokens(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +57,7 @@ def candidates(table: np.ndarray) -> set[tuple[int, int]]:
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
+    """The phrases themselves; words as overlap.phrases cuts them."""
     words = re.findall(r"[^\W_]+", text.lower())
     return set(zip(*(words[k:] for k in range(WORDS)), strict=False)) or {tuple(words)}
 

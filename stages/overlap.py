@@ -1,18 +1,45 @@
 """When two texts count as the same: prompts by folding, a prompt and a benchmark by a shared phrase.
 
-`filter`, `split`, `prompts` and `benchmarks` share it, since that train, held-out, test and benchmarks hold no prompt in common rests on one definition.
+`filter`, `split`, `prompts`, `demonstrations` and `benchmarks` share it: that train, held-out, test and benchmarks hold no prompt in common rests on
+one definition.
 """
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 MESSAGE = pl.element().struct
+
+
+class Phrases(NamedTuple):
+    """The evaluation sets' phrases: sorted uint64 hashes (N,), and how many words a phrase has."""
+
+    hashes: np.ndarray
+    words: int
 
 
 def prompt_key(prompt: str = "prompt") -> pl.Expr:
     """A column of prompts (messages) as text with case and spacing folded: what makes two prompts the same one."""
     text = MESSAGE.field("content").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
     return pl.col(prompt).list.eval(pl.concat_str(MESSAGE.field("role"), pl.lit(": "), text)).list.join("\n")
+
+
+def prompt_hash() -> pl.Expr:
+    """prompt_key in 64 bits: among ten million prompts a chance of 3e-6 that two share one."""
+    return prompt_key().hash(seed=1)
+
+
+def hashes(files: list[Path]) -> pl.DataFrame:
+    """prompt_hash, as p, of every prompt in the files."""
+    return pl.concat([pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["prompt"]))).select(p=prompt_hash()) for file in files])
+
+
+def text(messages: str) -> pl.Expr:
+    """A column of messages as plain text, one message a line."""
+    return pl.col(messages).list.eval(MESSAGE.field("content")).list.join("\n")
 
 
 def phrases(texts: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,3 +56,18 @@ def phrases(texts: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
         total = total * np.uint64(0x9E3779B97F4A7C15) + np.where(left > k, ahead, np.uint64(0))
     whole = (left >= n) | ((left == counts[index]) & (counts[index] < n))
     return index[whole], total[whole]
+
+
+def read_phrases(file: Path) -> Phrases:
+    known = pq.read_table(file)
+    return Phrases(known["phrase"].to_numpy(), int((known.schema.metadata or {})[b"words"]))
+
+
+def holds(frame: pl.DataFrame, known: Phrases) -> np.ndarray:
+    """Rows (N,) bool whose prompt shares a phrase with an evaluation set."""
+    hit = np.zeros(len(frame), bool)
+    if len(known.hashes):
+        rows, found = phrases(frame.select(text("prompt").fill_null("")).to_series(), known.words)
+        at = np.searchsorted(known.hashes, found).clip(max=len(known.hashes) - 1)
+        hit[rows[known.hashes[at] == found]] = True
+    return hit

@@ -63,7 +63,13 @@ RULES: dict[str, type[Section]] = {"shp": ShpRule, "helpsteer": HelpsteerRule, "
 
 class SetFilter(Section):
     min_margin: NotNegative
-    rows: Annotated[int, Field(ge=0)]
+    rows: NotNegative
+
+    @model_validator(mode="after")
+    def rows_are_a_share_or_a_number(self) -> Self:
+        if self.rows > 1 and self.rows % 1:
+            raise ValueError(f"rows = {self.rows} must be 0 for all, a share under 1, or a whole number")
+        return self
 
 
 class SetOfPairs(Section):
@@ -99,6 +105,10 @@ class Split(Section):
 
 class Audit(Section):
     rows: Count
+
+
+class Demonstrations(Section):
+    raw: str
 
 
 class Prompts(Section):
@@ -208,6 +218,7 @@ class Params(Section):
     split: Split
     audit: Audit
     prompts: Prompts
+    demonstrations: Demonstrations
     sft: Sft
     reward_model: RewardModel
     iterations: Annotated[list[Iteration], Field(min_length=1)]

@@ -1,6 +1,6 @@
 """Collect the prompts, each once; set test and validation apart, leave the rest as a pool.
 
-Reads   raw: .jsonl of {id, messages}, or a JSON pin of a hub data set
+Reads   raw: a file, a folder of files or of hub pins, with `messages`, `context_messages` or `prompt` (a text), and `id` where there is one
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics: rows in, out, drops
 Params  prompts.validation, prompts.test, in rows
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
@@ -18,68 +18,61 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import overlap
+from stages import form, overlap, releases
 
-SCHEMA = pa.schema([("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
-
-
-def keys(prompts: list[list[dict]]) -> list[str]:
-    frame = pl.DataFrame(pl.from_arrow(pa.table({"prompt": pa.array(prompts, SCHEMA.field("prompt").type)})))
-    return frame.select(overlap.prompt_key()).to_series().to_list()
+FORMS = ["messages", "context_messages", "prompt"]
+SCHEMA = pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])
 
 
-def read(raw: Path) -> list[dict]:
-    """Rows {id, prompt}. Raises ValueError for a file cut off, a record of another form, or an id used twice."""
-    if raw.suffix == ".json":
-        return read_hub(raw)
-    text = raw.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        raise ValueError(f"{raw}: the last line has no end, the file is cut off; copy it again (it has {len(text):,} characters)")
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        try:
-            record = json.loads(line)
-            rows.append({"id": record["id"], "prompt": record["messages"]})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{raw}:{number}: not an object with id and messages ({error}); mend or delete the line") from error
-    twice = [key for key, count in Counter(row["id"] for row in rows).items() if count > 1]
-    if twice:
+def declared(found: pa.Schema, file: Path) -> pa.Schema:
+    """The fields of the file's form. Raises ValueError for a form it does not know."""
+    field = next((name for name in FORMS if name in found.names), None)
+    if not field:
+        raise ValueError(f"{file}: fields {found.names}, none of them {FORMS}; rename the one that holds the prompt")
+    fields = [(field, pa.string() if releases.is_text(found.field(field).type) else releases.MESSAGES)]
+    if "id" in found.names:
+        fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
+    return pa.schema(fields)
+
+
+def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
+    """Rows id, prompt, and what could not be read, by name. Raises ValueError for a file cut off, another form, or an id used twice."""
+    frames, drops = [], Counter()
+    for file in releases.files(raw):
+        fields = declared(releases.peek(file), file)
+        text = pl.col(fields.names[0])
+        prompt = form.message("user", text) if releases.is_text(fields.field(0).type) else text
+        number = pl.format("{}-{}", pl.lit(file.name.partition(".")[0]), "row")
+        for frame, unread in releases.batches(releases.Release("prompts", fields), file):
+            frames.append(frame.select(id=pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in fields.names else number, prompt=prompt))
+            drops += unread
+    rows = pl.concat(frames)
+    twice = rows.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
+    if len(twice):
         raise ValueError(f"{raw}: id {twice[0]!r} stands on several lines, and {len(twice) - 1} more ids do; an id names one prompt, rename them")
-    return rows
+    return rows, drops
 
 
-def read_hub(raw: Path) -> list[dict]:
-    """Rows of every data set the pin names ({datasets, revisions, split}), ids numbered. Raises ValueError for an unpinned revision."""
-    pin = json.loads(raw.read_text())
-    if not pin.get("revisions") or any(len(r or "") != 40 for r in pin["revisions"]):
-        raise ValueError(f"{raw}: revisions {pin.get('revisions')} must be 40-digit commits, so that the run can be repeated; pin them")
-    import datasets
-
-    sets = [datasets.load_dataset(d, split=pin["split"], revision=r) for d, r in zip(pin["datasets"], pin["revisions"], strict=True)]
-    return [{"id": f"{d}-{i}", "prompt": row["context_messages"]} for d, rows in zip(pin["datasets"], sets, strict=True) for i, row in enumerate(rows)]
-
-
-def choose(rows: list[dict]) -> tuple[list[dict], Counter]:
-    """Each prompt once, in the order of a hash of its text, which new rows do not disturb."""
-    drops, kept = Counter(duplicate=0, not_a_prompt=0), {}
-    for row, key in zip(rows, keys([row["prompt"] for row in rows]), strict=True):
-        if not row["prompt"] or row["prompt"][-1]["role"] != "user" or not row["prompt"][-1]["content"].strip():
-            drops["not_a_prompt"] += 1
-        elif key in kept:
-            drops["duplicate"] += 1
-        else:
-            kept[key] = row
-    return [kept[key] for key in sorted(kept, key=lambda key: hashlib.sha256(key.encode()).hexdigest())], drops
+def choose(rows: pl.DataFrame) -> tuple[pl.DataFrame, Counter]:
+    """Each prompt once, in the order of a hash of its text, which new rows do not disturb; and what was dropped, by name."""
+    last, key = pl.col("prompt").list.last().struct, pl.col("key")
+    sound = rows.with_columns(key=overlap.prompt_key()).filter(
+        (last.field("role") == "user") & (last.field("content").str.strip_chars() != "") & key.is_not_null()
+    )
+    once = sound.unique("key", keep="first", maintain_order=True)
+    order = once.select(key.map_elements(lambda text: hashlib.sha256(text.encode()).hexdigest(), pl.String)).to_series().arg_sort()
+    return once.drop("key")[order], Counter(not_a_prompt=len(rows) - len(sound), duplicate=len(sound) - len(once))
 
 
 def main(params: Any, raw: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
-    rows = read(raw)
-    kept, drops = choose(rows)
+    rows, drops = read(raw)
+    kept, dropped = choose(rows)
+    drops.update(dropped)
     ends = [params.prompts.test, params.prompts.test + params.prompts.validation]
     if len(kept) <= ends[1]:
         raise ValueError(f"{len(kept)} prompts are left, drops {dict(drops)}; test and validation alone take {ends[1]}; lower prompts.test")
     for path, part in ((test, kept[: ends[0]]), (validation, kept[ends[0] : ends[1]]), (pool, kept[ends[1] :])):
-        pq.write_table(pa.Table.from_pylist(part, SCHEMA), path)
-    counts = {"rows_in": len(rows), "rows_out": len(kept), "test": ends[0], "validation": ends[1] - ends[0], "pool": len(kept) - ends[1], "drops": drops}
-    metrics.write_text(json.dumps(counts, indent=2) + "\n")
-    print(f"prompts: {len(rows)} -> {counts['pool']} pool, {counts['validation']} validation, {counts['test']} test, drops {dict(drops)}")
+        pq.write_table(pa.Table.from_pylist(part.to_dicts(), SCHEMA), path)
+    counts = {"rows_in": len(kept) + drops.total(), "rows_out": len(kept), "test": ends[0], "validation": ends[1] - ends[0], "pool": len(kept) - ends[1]}
+    metrics.write_text(json.dumps(counts | {"drops": drops}, indent=2) + "\n")
+    print(f"prompts: {counts['rows_in']} -> {counts['pool']} pool, {counts['validation']} validation, {counts['test']} test, drops {dict(drops)}")

@@ -1,17 +1,16 @@
-"""Read a raw release of preferences in batches and write it in the one form that all sources share; every module in stages/sources goes through here.
+"""Read a raw release in batches: of preferences, demonstrations, prompts or evaluation questions.
 
-A raw release is a file or a folder of .parquet, .jsonl or .jsonl.gz, or a JSON pin of a hub data set:
+A raw release is a file or a folder of .parquet, .jsonl or .jsonl.gz, or a JSON pin of a hub data set, or a folder of pins:
     {"dataset": "Anthropic/hh-rlhf", "data_dirs": ["helpful-base"], "split": "train", "revision": "<40-digit commit>", "licence": "mit"}
 
-A source is a function from a batch of raw rows to a frame with SCHEMA's columns but `source`, and `drop`: the rule that refuses the row, or null.
-It judges only what its release defines as no pair; what no release should hold (empty turns, duplicates, ...) is the filter's business.
+A field that is gone or of another type, a file that is cut off, a hub that does not answer are errors; a line that is no object is a drop, `not_json`.
 """
 
 import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,18 +18,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 BATCH = 20_000  # rows
 CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES)]
-    + [("margin", pa.float64())]  # chosen's score less rejected's, in the source's own unit; 0 is a tie, null where no score is known
-    + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
-)
 Batches = Iterator[tuple[pl.DataFrame, Counter]]
-Pairs = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 class Release(NamedTuple):
@@ -42,52 +34,8 @@ class Release(NamedTuple):
     differs: str = ""
 
 
-def message(role: str, content: pl.Expr) -> pl.Expr:
-    """A list of one message."""
-    return pl.concat_list(pl.struct(pl.lit(role).alias("role"), content.alias("content")))
-
-
-def first_rule(**rules: pl.Expr) -> pl.Expr:
-    """The name of the first rule that holds, null where none does: a `drop` column."""
-    return pl.coalesce(*(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()), pl.lit(None, pl.String))
-
-
-TURN = "\ue000"  # of the private use area: stands before every turn while a transcript is cut
-
-
-def turns(transcript: pl.Expr) -> pl.Expr:
-    """A transcript "\\n\\nHuman: ...\\n\\nAssistant: ..." as a list: what stands before the first turn, then each turn as H or A and its text."""
-    marked = transcript.str.replace_all("\n\nHuman:", f"{TURN}H", literal=True).str.replace_all("\n\nAssistant:", f"{TURN}A", literal=True)
-    return marked.str.split(TURN)
-
-
-def messages(turns: pl.Expr) -> pl.Expr:
-    """Turns as messages."""
-    turn = pl.element()
-    role = pl.when(turn.str.starts_with("H")).then(pl.lit("user")).otherwise(pl.lit("assistant"))
-    return turns.list.eval(pl.struct(role.alias("role"), turn.str.slice(1).str.strip_chars().alias("content")))
-
-
-def all_pairs(name: str, answers: pl.DataFrame) -> pl.DataFrame:
-    """Every two answers to one prompt, the higher score chosen: from `row`, `prompt` (messages), `k` (the answer's number), `text`, `score` (null: not rated).
-
-    A prompt with fewer than two answers is one row with a drop of that name; a tie has margin 0 and is the filter's.
-    """
-    both = answers.join(answers.drop("prompt"), on="row", suffix="_b", maintain_order="left_right").filter(pl.col("k") < pl.col("k_b"))
-    first = pl.col("score") >= pl.col("score_b")
-    better, worse = (pl.when(side).then("text").otherwise("text_b") for side in (first, ~first))
-    made = both.select(
-        id=pl.format(f"{name}-{{}}-{{}}-{{}}", "row", "k", "k_b"), prompt="prompt", chosen=message("assistant", better), rejected=message("assistant", worse),
-        margin=(pl.col("score") - pl.col("score_b")).abs(), chosen_finished=True, rejected_finished=True,
-        drop=first_rule(not_rated=pl.col("score").is_null() | pl.col("score_b").is_null()),
-    )  # fmt: skip
-    single = answers.join(both, on="row", how="anti").unique("row", keep="first", maintain_order=True)
-    none = pl.lit(None, made.schema["chosen"])
-    alone = single.select(
-        id=pl.format(f"{name}-{{}}", "row"), prompt="prompt", chosen=none, rejected=none, margin=pl.lit(None, pl.Float64),
-        chosen_finished=True, rejected_finished=True, drop=pl.lit("too_few_answers"),
-    )  # fmt: skip
-    return pl.concat([made, alone])
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
@@ -96,7 +44,7 @@ def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         return pa.types.is_struct(found) and all(found.get_field_index(f.name) >= 0 and fits(found.field(f.name).type, f.type) for f in wanted.fields)
     if pa.types.is_list(wanted):
         return (pa.types.is_list(found) or pa.types.is_large_list(found)) and fits(found.value_type, wanted.value_type)
-    families = [pa.types.is_boolean, lambda t: pa.types.is_string(t) or pa.types.is_large_string(t), pa.types.is_integer]
+    families = [pa.types.is_boolean, is_text, pa.types.is_integer]
     numbers = pa.types.is_floating(wanted) and (pa.types.is_floating(found) or pa.types.is_integer(found))
     return numbers or pa.types.is_null(found) or any(family(found) and family(wanted) for family in families)
 
@@ -200,9 +148,10 @@ def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Coun
 
 
 def files(raw: Path) -> list[Path]:
-    """The release's files, by name. Raises ValueError where there is none that can be read."""
+    """The release's files, by name, or its pins where it has no rows of its own. Raises ValueError where there is nothing that can be read."""
     found = [raw] if raw.is_file() else sorted(f for f in raw.rglob("*") if f.is_file())
-    known = [f for f in found if f.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
+    rows = [f for f in found if f.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
+    known = rows or [f for f in found if f.suffix == ".json"]
     if not known:
         raise ValueError(f"{raw}: no .parquet, .jsonl or .jsonl.gz file; name a file, a folder of them or a JSON pin of a hub data set")
     return known
@@ -218,9 +167,9 @@ def opening(lines: list[bytes]) -> dict:
 
 def peek(raw: Path) -> pa.Schema:
     """The fields of the release's first file, or of the pinned data set. Raises ValueError where no line is an object."""
-    if raw.suffix == ".json":
-        return next(hub_batches(Release(str(raw), pa.schema([])), raw)).schema
     first = files(raw)[0]
+    if first.suffix == ".json":
+        return next(hub_batches(Release(str(raw), pa.schema([])), first)).schema
     if first.suffix == ".parquet":
         return pq.read_schema(first)
     record = next((opening(lines) for _, lines in chunks(first)), {})
@@ -239,41 +188,14 @@ def batches(release: Release, raw: Path) -> Batches:
 
 
 def tables(release: Release, raw: Path) -> Iterator[tuple[pa.Table, Counter]]:
-    if raw.suffix == ".json":
-        yield from ((table, Counter()) for table in hub_batches(release, raw))
-        return
     for file in files(raw):
-        yield from ((t, Counter()) for t in parquet_batches(release, file)) if file.suffix == ".parquet" else jsonl_batches(release, file)
+        if file.name.endswith((".jsonl", ".jsonl.gz")):
+            yield from jsonl_batches(release, file)
+        else:
+            yield from ((table, Counter()) for table in (parquet_batches if file.suffix == ".parquet" else hub_batches)(release, file))
 
 
 def whole(frames: Batches) -> Batches:
     """All batches as one, for a rule that looks at more than one raw row."""
     every = list(frames)
     yield pl.concat([frame for frame, _ in every]), sum((drops for _, drops in every), Counter())
-
-
-def prepare(release: Release, frames: Batches, pairs: Pairs, name: str, raw: Path, preferences: Path, metrics: Path) -> None:
-    """Write the pairs that `pairs` makes of the raw rows, and the account; `name` is the set's in the mix. Raises ValueError where there is no pair."""
-    read, out, drops = 0, 0, Counter()
-    with pq.ParquetWriter(preferences, SCHEMA) as writer, tqdm(desc=f"prepare {name}", unit="row", unit_scale=True) as bar:
-        for frame, unread in frames:
-            bar.update(len(frame))
-            try:
-                made = pairs(frame)
-            except ValueError as error:
-                raise ValueError(f"{raw}: {error}") from error
-            kept = made.filter(pl.col("drop").is_null()).with_columns(pl.lit(name).alias("source")).select(SCHEMA.names)
-            read, out, drops = read + len(frame) + unread.total(), out + len(kept), drops + unread + Counter(made["drop"].drop_nulls().to_list())
-            writer.write_table(kept.to_arrow().cast(SCHEMA))
-    if not out:
-        raise ValueError(f"{raw}: {read:,} rows of {release.name}, no pair; drops {dict(drops)}")
-    metrics.write_text(
-        json.dumps(account(release, raw) | {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops}, indent=2) + "\n"
-    )
-    print(f"prepare {name}: {read:,} rows -> {out:,} pairs, drops {dict(drops)}")
-
-
-def account(release: Release, raw: Path) -> dict[str, object]:
-    """Where the rows come from, for the audit."""
-    pin = read_pin(raw) if raw.suffix == ".json" else {"dataset": str(raw), "revision": None, "licence": None}
-    return {"dataset": pin["dataset"], "revision": pin["revision"], "licence": pin.get("licence"), "paper_pairs": release.pairs, "differs": release.differs}

@@ -75,9 +75,17 @@ def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any
         several = typing.get_origin(kind) is list
         if not given[name] or (not several and len(given[name]) > 1):
             raise Refusal(f"--{name} has {len(given[name])} values, it takes {'one or more' if several else 'one'}; mend the command in dvc.yaml")
-    return {
-        name: [typing.get_args(kind)[0](v) for v in given[name]] if typing.get_origin(kind) is list else kind(given[name][0]) for name, kind in types.items()
-    }
+    return {name: converted(name, kind, given[name]) for name, kind in types.items()}
+
+
+def converted(name: str, kind: typing.Any, words: list[str]) -> typing.Any:
+    """One option's words as its type, a list where the type is one."""
+    try:
+        return [typing.get_args(kind)[0](word) for word in words] if typing.get_origin(kind) is list else kind(words[0])
+    except ValueError:
+        raise Refusal(
+            f"--{name} is {' '.join(words)}, not {getattr(kind, '__name__', kind)}; mend the number in params.yaml that dvc.yaml puts there"
+        ) from None
 
 
 def paths(value: typing.Any) -> list[Path]:

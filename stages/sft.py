@@ -1,6 +1,6 @@
 """Fine-tune the base model on chosen answers: pi_0, the first policy and the fixed reference of every iteration.
 
-Reads   model: the base model; train: preference pairs, of which the chosen side is the demonstration
+Reads   model: the base model; demonstrations: prompt, chosen, chosen_finished; answers that did not end by themselves are left out
 Writes  policy/: the model folder of pi_0; curve: one CSV row per optimiser step
 Params  sft.rows, learning_rate, epochs, global_batch_rows, warmup_share, max_tokens; dtype, seed
 Source  RLHF Workflow, arXiv 2405.07863, section 4.1; the loss counts the answer's tokens only
@@ -23,14 +23,14 @@ def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
-def main(params: Any, model: Path, train: Path, *, policy: Path, curve: Path) -> None:
+def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = chat.load_tokenizer(model)
-    pairs = [row for row in pq.read_table(train).to_pylist() if row["chosen_finished"]][: params.sft.rows]
-    rows = [tokenize(tokenizer, row) for row in pairs]
+    finished = [row for row in pq.read_table(demonstrations).to_pylist() if row["chosen_finished"]][: params.sft.rows]
+    rows = [tokenize(tokenizer, row) for row in finished]
     short = [row for row in rows if len(row["input_ids"]) <= params.sft.max_tokens]
     if not short:
         raise ValueError(f"no answer of {len(rows)} fits sft.max_tokens = {params.sft.max_tokens}; raise it")

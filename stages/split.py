@@ -1,7 +1,7 @@
 """Split the mix by prompt: what trains, and what only measures the reward model.
 
-Reads   mixed: pairs of every set; account: rows in, out and drops of every set
-Writes  train, heldout: the same columns but `margin`; no prompt stands in both. metrics: each set's account, and its rows on either side
+Reads   mixed: pairs of every set; account: its keys name every set
+Writes  train, heldout: the same columns but `margin`; no prompt stands in both. metrics: {set: its rows on either side}
 Params  split.heldout_share, share of prompts
 """
 
@@ -43,5 +43,5 @@ def main(params: Any, mixed: Path, account: Path, *, train: Path, heldout: Path,
         raise ValueError(
             f"{sum(total.values())} pairs leave {total['train']} to train and {total['heldout']} held out, both need some; change split.heldout_share"
         )
-    metrics.write_text(json.dumps({source: told | rows[source] for source, told in json.loads(account.read_text()).items()}, indent=2) + "\n")
+    metrics.write_text(json.dumps(rows, indent=2) + "\n")
     print(f"split: {total['train']:,} pairs train, {total['heldout']:,} are held out, of {len(rows)} sets")

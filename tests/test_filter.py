@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import audit, benchmarks, filter, mix_start, releases, split
+from stages import audit, benchmarks, filter, form, mix_start, releases, split
 
 NUMBERS = SimpleNamespace(
     filter=SimpleNamespace(max_tokens=2000, near_duplicates=0.0),
@@ -42,9 +42,9 @@ class Mix:
         tests = pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])
         pq.write_table(pa.Table.from_pylist([{"id": "t", "prompt": user("A test  prompt")}], tests), folder / "test.parquet")
 
-    def add(self, rows: list[dict], name: str = "s", min_margin: float = 0.0, most: int = 0) -> tuple[list[str], dict]:
+    def add(self, rows: list[dict], name: str = "s", min_margin: float = 0.0, most: float = 0) -> tuple[list[str], dict]:
         file = {kind: self.folder / f"{name}.{kind}" for kind in ("prepared", "pairs", "parquet", "json")}
-        pq.write_table(pa.Table.from_pylist([{**r, "source": name} for r in rows], releases.SCHEMA), file["pairs"])
+        pq.write_table(pa.Table.from_pylist([{**r, "source": name} for r in rows], form.SCHEMA), file["pairs"])
         counts = {"dataset": "d", "revision": None, "licence": "MIT", "paper_pairs": 7, "differs": "", "rows_read": len(rows)}
         file["prepared"].write_text(json.dumps(counts | {"rows_in": len(rows), "rows_out": len(rows), "drops": {}}))
         inputs = {"preferences": file["pairs"], "prepared": file["prepared"], "benchmarks": self.folder / "phrases.parquet", "model": self.model}
@@ -110,7 +110,7 @@ def test_a_later_set_repeats_nothing_and_what_it_contradicts_leaves_the_earlier_
 
 def test_a_cap_keeps_the_same_rows_in_whatever_order_they_come(tmp_path, tiny_model):
     rows = [row(prompt=f"prompt {i}", id=str(i)) for i in range(50)]
-    kept = [Mix(tmp_path / name, tiny_model).add(order, most=10)[0] for name, order in (("a", rows), ("b", rows[::-1]))]
+    kept = [Mix(tmp_path / name, tiny_model).add(order, most=most)[0] for name, order, most in (("a", rows, 10), ("b", rows[::-1], 0.2))]
     assert len(kept[0]) == 10 and sorted(kept[0]) == sorted(kept[1])
 
 

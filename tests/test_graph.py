@@ -87,6 +87,7 @@ def test_cpu_stages_import_no_torch():
         "benchmarks",
         "sources.own",
         "prompts",
+        "demonstrations",
         "batch",
         "rank",
         "offline",

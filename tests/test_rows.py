@@ -2,6 +2,7 @@
 
 import json
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,32 @@ def user(text: str) -> list[dict]:
 
 
 def test_prompts_come_once():
-    rows = [{"id": str(i), "prompt": user(t)} for i, t in enumerate(["one", "One ", "two", " ", "three"])]
+    rows = pl.DataFrame([{"id": str(i), "prompt": user(t)} for i, t in enumerate(["one", "One ", "two", " ", "three"])])
     kept, drops = prompts.choose(rows)
-    assert {r["id"] for r in kept} == {"0", "2", "4"} and drops == {"duplicate": 1, "not_a_prompt": 1}
+    assert set(kept["id"]) == {"0", "2", "4"} and drops == {"duplicate": 1, "not_a_prompt": 1}
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"id": 7, "messages": user("q")}, ("7", user("q"))),
+        ({"context_messages": [*user("q"), *user("r")]}, ("p-0", [*user("q"), *user("r")])),
+        ({"prompt": "q"}, ("p-0", user("q"))),
+    ],
+)  # fmt: skip
+def test_prompts_come_in_three_forms(tmp_path, record, told):
+    (tmp_path / "p.jsonl").write_text(json.dumps(record) + "\n{broken\n")
+    rows, drops = prompts.read(tmp_path / "p.jsonl")
+    assert rows.rows() == [told] and drops == {"not_json": 1}
+
+
+def test_prompts_of_no_known_form_and_a_file_cut_off_are_errors(tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"text": "q"}) + "\n")
+    with pytest.raises(ValueError, match=r"fields \['text'\], none of them"):
+        prompts.read(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "q"}) + '\n{"prompt": "r')
+    with pytest.raises(ValueError, match="cut off; copy it again"):
+        prompts.read(tmp_path / "p.jsonl")
 
 
 def test_an_id_on_two_lines_is_an_error(tmp_path):

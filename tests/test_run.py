@@ -166,6 +166,11 @@ def test_options_that_do_not_fit_the_stage_are_refused(argv):
         run.parse(argv, types)
 
 
+def test_a_word_where_a_number_belongs_is_refused():
+    with pytest.raises(run.Refusal, match=r"--min_margin is much, not float; mend the number in params\.yaml"):
+        run.parse(["--min_margin", "much"], {"min_margin": float})
+
+
 def test_no_shards_are_refused():
     with pytest.raises(run.Refusal, match="--shards has 0 values, it takes one or more"):
         run.parse(["--pool", "p", "--shards"], {"pool": Path, "shards": list[Path]})

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import releases
+from stages import form
 from stages.sources import (
     argilla_math,
     capybara,
@@ -41,7 +41,7 @@ def prepared(source: Any, records: list[dict], folder: Path, **rule) -> tuple[li
         source.main(None, "s", folder / name, **rule, preferences=out[0], metrics=out[1])
         told = json.loads(out[1].read_text())
         assert told["rows_in"] == told["rows_out"] + sum(told["drops"].values()) and told["rows_read"] == len(records)
-        assert pq.read_schema(out[0]) == releases.SCHEMA
+        assert pq.read_schema(out[0]) == form.SCHEMA
         found.append((pq.read_table(out[0]).to_pylist(), told["drops"]))
     assert found[0] == found[1] == found[2]
     return found[0]

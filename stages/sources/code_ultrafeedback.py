@@ -1,7 +1,7 @@
 """CodeUltraFeedback: answers to programming tasks, each rated by a judge; every two rated ones are a pair.
 
 Reads   raw: instruction, responses [{model, response}], annotations [{model, rating (text)}]
-Writes  preferences, metrics: see stages/releases.py; margin: the difference of the ratings
+Writes  preferences, metrics: see stages/form.py; margin: the difference of the ratings
 Source  coseal/CodeUltraFeedback, train, MIT. Rule: RLHFlow's card, all pairs of unequal rating. There ratings are compared as text, so that 'N/A' beats
         '5' and '9' beats '10'; here they are numbers, and an answer rated N/A is in no pair.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 RESPONSES = pa.list_(pa.struct([("model", pa.string()), ("response", pa.string())]))
 RATINGS = pa.list_(pa.struct([("model", pa.string()), ("rating", pa.string())]))
@@ -28,13 +28,13 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     numbered = raw.with_columns(k=pl.int_ranges(pl.col("responses").list.len())).explode("responses", "k").unnest("responses")
     answers = numbered.join(rating, on=["row", "model"], how="left", maintain_order="left").select(
         "row",
-        prompt=releases.message("user", pl.col("instruction")),
+        prompt=form.message("user", pl.col("instruction")),
         k="k",
         text="response",
         score=pl.col("rating").cast(pl.Int64, strict=False).cast(pl.Float64),
     )
-    return releases.all_pairs(RELEASE.name, answers)
+    return form.all_pairs(RELEASE.name, answers)
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
-    releases.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)
+    form.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)

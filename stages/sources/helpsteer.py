@@ -1,7 +1,7 @@
 """HelpSteer: answers rated from 0 to 4 in five aspects; every two answers to one prompt are a pair.
 
 Reads   raw: prompt, response, helpfulness, correctness, coherence, complexity, verbosity
-Writes  preferences, metrics: see stages/releases.py; margin: the difference of the scores
+Writes  preferences, metrics: see stages/form.py; margin: the difference of the scores
 Rule    aspects, whose mean is the score
 Source  nvidia/HelpSteer, train and validation, CC-BY-4.0. The paper has 37,131 pairs of 8,592 prompts and does not say by which score; the mean of
         aspects, chosen in the mix, is ours.
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 ASPECTS = ["helpfulness", "correctness", "coherence", "complexity", "verbosity"]
 FIELDS = [("prompt", pa.string()), ("response", pa.string()), *((aspect, pa.int64()) for aspect in ASPECTS)]
@@ -26,12 +26,12 @@ def pairs(raw: pl.DataFrame, aspects: list[str]) -> pl.DataFrame:
     valid = pl.all_horizontal(pl.col(aspects).is_between(0, 4).fill_null(False))
     first = pl.col("row").first().over("prompt")
     answers = raw.select(
-        row=first, prompt=releases.message("user", pl.col("prompt")), k=pl.int_range(pl.len()).over("prompt"), text="response",
+        row=first, prompt=form.message("user", pl.col("prompt")), k=pl.int_range(pl.len()).over("prompt"), text="response",
         score=pl.when(valid).then(pl.mean_horizontal(aspects)),
     )  # fmt: skip
-    return releases.all_pairs(RELEASE.name, answers)
+    return form.all_pairs(RELEASE.name, answers)
 
 
 def main(params: Any, name: str, raw: Path, aspects: list[str], *, preferences: Path, metrics: Path) -> None:
     frames = releases.whole(releases.batches(RELEASE, raw))
-    releases.prepare(RELEASE, frames, partial(pairs, aspects=aspects), name, raw, preferences, metrics)
+    form.prepare(RELEASE, frames, partial(pairs, aspects=aspects), name, raw, preferences, metrics)

@@ -1,7 +1,7 @@
 """OpenOrca: an answer of one model against another's, rated by a judge.
 
 Reads   raw: system, input, chosen, rejected, status, chosen_score, in_gsm8k_train
-Writes  preferences, metrics: see stages/releases.py
+Writes  preferences, metrics: see stages/form.py
 Rule    min_chosen_score
 Source  argilla/distilabel-intel-orca-dpo-pairs, train, Apache-2.0: 12,859 rows, of which the paper keeps 6,926 by a filter that is not published. Ours is the
         publisher's advice: no tie, the chosen answer rated 8 or more, no question of GSM8K's training set.
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 FIELDS = [(name, pa.string()) for name in ("system", "input", "chosen", "rejected", "status")]
 RELEASE = releases.Release(
@@ -24,14 +24,14 @@ RELEASE = releases.Release(
 
 
 def pairs(raw: pl.DataFrame, min_chosen_score: float) -> pl.DataFrame:
-    user = releases.message("user", pl.col("input"))
+    user = form.message("user", pl.col("input"))
     silent = pl.col("system").fill_null("").str.strip_chars() == ""
     score = pl.col("chosen_score")
     return raw.select(
-        id=pl.format("open_orca-{}", "row"), prompt=pl.when(silent).then(user).otherwise(pl.concat_list(releases.message("system", pl.col("system")), user)),
-        chosen=releases.message("assistant", pl.col("chosen")), rejected=releases.message("assistant", pl.col("rejected")),
+        id=pl.format("open_orca-{}", "row"), prompt=pl.when(silent).then(user).otherwise(pl.concat_list(form.message("system", pl.col("system")), user)),
+        chosen=form.message("assistant", pl.col("chosen")), rejected=form.message("assistant", pl.col("rejected")),
         margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
-        drop=releases.first_rule(
+        drop=form.first_rule(
             tie=(pl.col("status") == "tie").fill_null(True), not_rated=score.is_null(), low_score=score < min_chosen_score,
             in_gsm8k=pl.col("in_gsm8k_train").fill_null(True),
         ),
@@ -40,4 +40,4 @@ def pairs(raw: pl.DataFrame, min_chosen_score: float) -> pl.DataFrame:
 
 def main(params: Any, name: str, raw: Path, min_chosen_score: float, *, preferences: Path, metrics: Path) -> None:
     rule = partial(pairs, min_chosen_score=min_chosen_score)
-    releases.prepare(RELEASE, releases.batches(RELEASE, raw), rule, name, raw, preferences, metrics)
+    form.prepare(RELEASE, releases.batches(RELEASE, raw), rule, name, raw, preferences, metrics)

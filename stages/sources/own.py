@@ -4,7 +4,7 @@ Reads   raw, one of    chosen, rejected, prompt        texts, or lists of messag
                        chosen, rejected                lists of messages, or texts, that share their beginning (TRL's implicit form)
                        prompt or messages, response_a, response_b, preference (A, B or tie)
         and, where they are there, id; margin, or chosen_score and rejected_score
-Writes  preferences, metrics: see stages/releases.py
+Writes  preferences, metrics: see stages/form.py
 Source  https://huggingface.co/docs/trl/dataset_formats; texts that share their beginning are cut at the last "\n\nAssistant:"
 """
 
@@ -15,14 +15,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 SIDES, JUDGED = ["chosen", "rejected"], ["response_a", "response_b", "preference"]
 OPTIONAL = {"messages": releases.MESSAGES, "margin": pa.float64(), "chosen_score": pa.float64(), "rejected_score": pa.float64()}
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def declared(found: pa.Schema, raw: Path) -> pa.Schema:
@@ -32,12 +28,12 @@ def declared(found: pa.Schema, raw: Path) -> pa.Schema:
         raise ValueError(
             f"{raw}: fields {found.names} are none of the forms chosen, rejected[, prompt] or prompt, response_a, response_b, preference; rename them"
         )
-    messages = form == SIDES and not is_text(found.field("chosen").type)
+    messages = form == SIDES and not releases.is_text(found.field("chosen").type)
     fields = [(name, releases.MESSAGES if messages else pa.string()) for name in form]
     if "id" in found.names:
         fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     if "prompt" in found.names:
-        fields.append(("prompt", pa.string() if is_text(found.field("prompt").type) else releases.MESSAGES))
+        fields.append(("prompt", pa.string() if releases.is_text(found.field("prompt").type) else releases.MESSAGES))
     return pa.schema([*fields, *((name, kind) for name, kind in OPTIONAL.items() if name in found.names)])
 
 
@@ -45,9 +41,9 @@ def prompt(fields: pa.Schema) -> pl.Expr:
     """The prompt where it is a field of its own: the messages before the text of the last turn."""
     if fields.get_field_index("messages") >= 0:
         whole = pl.col("messages")
-        alone = releases.message("user", pl.col("prompt")) if fields.get_field_index("prompt") >= 0 else whole
+        alone = form.message("user", pl.col("prompt")) if fields.get_field_index("prompt") >= 0 else whole
         return pl.when(whole.list.len() > 0).then(whole).otherwise(alone)
-    return releases.message("user", pl.col("prompt")) if is_text(fields.field("prompt").type) else pl.col("prompt")
+    return form.message("user", pl.col("prompt")) if releases.is_text(fields.field("prompt").type) else pl.col("prompt")
 
 
 def judged(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
@@ -55,33 +51,31 @@ def judged(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
     verdict = pl.col("preference")
     chosen, rejected = (pl.when(verdict == "B").then(b).otherwise(a) for a, b in (("response_a", "response_b"), ("response_b", "response_a")))
     return raw.select(
-        "row", *kept(fields), prompt=prompt(fields), chosen=releases.message("assistant", chosen), rejected=releases.message("assistant", rejected),
-        margin=pl.when(verdict == "tie").then(0.0), drop=releases.first_rule(label_out_of_range=~verdict.is_in(["A", "B", "tie"]).fill_null(False)),
+        "row", *kept(fields), prompt=prompt(fields), chosen=form.message("assistant", chosen), rejected=form.message("assistant", rejected),
+        margin=pl.when(verdict == "tie").then(0.0), drop=form.first_rule(label_out_of_range=~verdict.is_in(["A", "B", "tie"]).fill_null(False)),
     )  # fmt: skip
 
 
 def sided(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
     """chosen, rejected and perhaps prompt."""
-    texts, explicit = is_text(fields.field("chosen").type), bool({"prompt", "messages"} & set(fields.names))
+    texts, explicit = releases.is_text(fields.field("chosen").type), bool({"prompt", "messages"} & set(fields.names))
     if texts and explicit:
-        sides = [releases.message("assistant", pl.col(side)) for side in SIDES]
+        sides = [form.message("assistant", pl.col(side)) for side in SIDES]
     elif texts:
-        raw = raw.with_columns(releases.turns(pl.col(side)).alias(side) for side in SIDES)
-        sides = [releases.messages(pl.col(side).list.slice(1)) for side in SIDES]
+        raw = raw.with_columns(form.turns(pl.col(side)).alias(side) for side in SIDES)
+        sides = [form.messages(pl.col(side).list.slice(1)) for side in SIDES]
     else:
         sides = [pl.col(side) for side in SIDES]
     raw = raw.with_columns(side.alias(name) for name, side in zip(SIDES, sides, strict=True))
     c, r = (pl.col(side) for side in SIDES)
-    context = prompt(fields) if explicit else c.list.head(c.list.len() - 1)
-    drop = releases.first_rule(
+    before = c.list.head(c.list.len() - 1)
+    drop = form.first_rule(
         no_answer=((c.list.len() < 1 + (not explicit)) | (r.list.len() < 1 + (not explicit))).fill_null(True),
-        context_differs=c.list.head(c.list.len() - 1) != r.list.head(r.list.len() - 1),
+        context_differs=before != r.list.head(r.list.len() - 1),
         wrong_role=(c.list.last().struct.field("role") != "assistant") | (r.list.last().struct.field("role") != "assistant"),
     )
-    before = c.list.head(c.list.len() - 1)
-    return raw.select(
-        "row", *kept(fields), prompt=pl.concat_list(context, before) if explicit else context, chosen=c.list.tail(1), rejected=r.list.tail(1), drop=drop
-    )
+    context = pl.concat_list(prompt(fields), before) if explicit else before
+    return raw.select("row", *kept(fields), prompt=context, chosen=c.list.tail(1), rejected=r.list.tail(1), drop=drop)
 
 
 def kept(fields: pa.Schema) -> list[str]:
@@ -103,4 +97,4 @@ def pairs(raw: pl.DataFrame, fields: pa.Schema, name: str) -> pl.DataFrame:
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
     fields = declared(releases.peek(raw), raw)
     release = releases.Release("own", fields)
-    releases.prepare(release, releases.batches(release, raw), partial(pairs, fields=fields, name=name), name, raw, preferences, metrics)
+    form.prepare(release, releases.batches(release, raw), partial(pairs, fields=fields, name=name), name, raw, preferences, metrics)

@@ -1,7 +1,7 @@
 """The quickstart's raw preferences: what a labelling tool exported, one JSON object a line.
 
 Reads   raw: id, conversation [{from: human|assistant, value}], responses {A, B: {text, finish_reason}}, annotation {choice: A|B|tie, strength: 1|2|3}
-Writes  preferences, metrics: see stages/releases.py; margin: the strength of the preference, 0 for a tie
+Writes  preferences, metrics: see stages/form.py; margin: the strength of the preference, 0 for a tie
 Source  data/raw/quickstart/make_annotations.py made the file
 
 A record of the wrong form is an error, since the tool exports none; ties, empty answers and contradictions are the filter's business.
@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 TURNS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 RESPONSE = pa.struct([("text", pa.string()), ("finish_reason", pa.string())])
@@ -39,11 +39,11 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     tie, b = note.field("choice") == "tie", note.field("choice") == "B"
     better, worse = (pl.when(second).then(responses.field("B")).otherwise(responses.field("A")).struct for second in (b, ~b))
     return raw.select(
-        id=pl.col("id").cast(pl.String), prompt=pl.col("conversation").list.eval(speaker), chosen=releases.message("assistant", better.field("text")),
-        rejected=releases.message("assistant", worse.field("text")), margin=pl.when(tie).then(0.0).otherwise(note.field("strength").cast(pl.Float64)),
+        id=pl.col("id").cast(pl.String), prompt=pl.col("conversation").list.eval(speaker), chosen=form.message("assistant", better.field("text")),
+        rejected=form.message("assistant", worse.field("text")), margin=pl.when(tie).then(0.0).otherwise(note.field("strength").cast(pl.Float64)),
         chosen_finished=better.field("finish_reason") == "stop", rejected_finished=worse.field("finish_reason") == "stop", drop=pl.lit(None, pl.String),
     )  # fmt: skip
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
-    releases.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)
+    form.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)

@@ -1,7 +1,7 @@
 """SHP: two comments under one Reddit post, the one with more votes preferred.
 
 Reads   raw: post_id, history, human_ref_A, human_ref_B, labels (1: A, 0: B), score_A, score_B, c_root_id_A, c_root_id_B
-Writes  preferences, metrics: see stages/releases.py; margin: the ratio of the votes
+Writes  preferences, metrics: see stages/form.py; margin: the ratio of the votes
 Rule    min_ratio, exclusive; pairs_per_post, at most
 Source  stanfordnlp/SHP, train. Rule: RLHFlow's card, ratio of votes > 2 and at most 5 pairs a prompt. Which five is not said: here those whose
         comments' ids come first by hash, so that the choice depends neither on the order of rows nor on a seed.
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 TEXT, NUMBER = pa.string(), pa.int64()
 FIELDS = [("post_id", TEXT), ("history", TEXT), ("human_ref_A", TEXT), ("human_ref_B", TEXT), ("labels", NUMBER), ("score_A", NUMBER), ("score_B", NUMBER)]
@@ -29,7 +29,7 @@ def ratio() -> pl.Expr:
 
 def fault(min_ratio: float) -> pl.Expr:
     votes = (pl.col("score_A") < 1) | (pl.col("score_B") < 1)
-    return releases.first_rule(
+    return form.first_rule(
         label_out_of_range=~pl.col("labels").is_in([0, 1]).fill_null(False), no_votes=votes.fill_null(True), small_ratio=~(ratio() > min_ratio)
     )
 
@@ -45,9 +45,9 @@ def pairs(raw: pl.DataFrame, min_ratio: float, kept: pl.Series) -> pl.DataFrame:
     better, worse = (pl.when(side).then("human_ref_A").otherwise("human_ref_B") for side in (a, ~a))
     over = ~pl.col("row").is_in(kept.implode())
     return raw.select(
-        id=pl.format("shp-{}", "row"), prompt=releases.message("user", pl.col("history")), chosen=releases.message("assistant", better),
-        rejected=releases.message("assistant", worse), margin=ratio(), chosen_finished=True, rejected_finished=True,
-        drop=pl.coalesce(fault(min_ratio), releases.first_rule(over_pairs_per_post=over)),
+        id=pl.format("shp-{}", "row"), prompt=form.message("user", pl.col("history")), chosen=form.message("assistant", better),
+        rejected=form.message("assistant", worse), margin=ratio(), chosen_finished=True, rejected_finished=True,
+        drop=pl.coalesce(fault(min_ratio), form.first_rule(over_pairs_per_post=over)),
     )  # fmt: skip
 
 
@@ -55,4 +55,4 @@ def main(params: Any, name: str, raw: Path, min_ratio: float, pairs_per_post: in
     light = ["row", "post_id", "c_root_id_A", "c_root_id_B"]
     sound = pl.concat(f.filter(fault(min_ratio).is_null()).select(light) for f, _ in releases.batches(RELEASE, raw))
     kept = first_of_each_post(sound, pairs_per_post)
-    releases.prepare(RELEASE, releases.batches(RELEASE, raw), partial(pairs, min_ratio=min_ratio, kept=kept), name, raw, preferences, metrics)
+    form.prepare(RELEASE, releases.batches(RELEASE, raw), partial(pairs, min_ratio=min_ratio, kept=kept), name, raw, preferences, metrics)

@@ -1,7 +1,7 @@
 """UltraInteract: a right and a wrong next step under the same trajectory.
 
 Reads   raw: trajectory [{from, value}], chosen, rejected
-Writes  preferences, metrics: see stages/releases.py
+Writes  preferences, metrics: see stages/form.py
 Source  openbmb/UltraInteract_pair, train, MIT: 219,522 rows, of which the paper keeps 161,927 by a filter that is not published. Here every row is a pair:
         its two sides are children of one parent, since they share the trajectory.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from stages import releases
+from stages import form, releases
 
 TRAJECTORY = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 RELEASE = releases.Release(
@@ -27,11 +27,11 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     role = turn.field("from").replace_strict(ROLES, default=None)
     steps = pl.col("trajectory").list.eval(pl.struct(role.alias("role"), turn.field("value").alias("content")))
     return raw.select(
-        id=pl.format("ultrainteract-{}", "row"), prompt=steps, chosen=releases.message("assistant", pl.col("chosen")),
-        rejected=releases.message("assistant", pl.col("rejected")), margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
-        drop=releases.first_rule(unknown_role=pl.col("trajectory").list.eval(role.is_null()).list.any().fill_null(True)),
+        id=pl.format("ultrainteract-{}", "row"), prompt=steps, chosen=form.message("assistant", pl.col("chosen")),
+        rejected=form.message("assistant", pl.col("rejected")), margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
+        drop=form.first_rule(unknown_role=pl.col("trajectory").list.eval(role.is_null()).list.any().fill_null(True)),
     )  # fmt: skip
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:
-    releases.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)
+    form.prepare(RELEASE, releases.batches(RELEASE, raw), pairs, name, raw, preferences, metrics)

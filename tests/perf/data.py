@@ -35,21 +35,21 @@ def write_raw(path: Path, rows: int) -> None:
     base = [transcript(rng, vocabulary) for _ in range(DISTINCT)]
     with pq.ParquetWriter(path, pa.schema([("chosen", pa.string()), ("rejected", pa.string())])) as writer:
         for start in range(0, rows, DISTINCT):
-            made = [broken(*base[i], start + i) for i in range(min(DISTINCT, rows - start))]
+            made = [broken(base, number) for number in range(start, min(start + DISTINCT, rows))]
             writer.write_table(pa.table({"chosen": [c for c, _ in made], "rejected": [r for _, r in made]}))
 
 
-def broken(context: str, chosen: str, rejected: str, number: int) -> tuple[str, str]:
-    """A row with a fault in five of fifty: an empty answer, the same answers, an empty turn, a duplicate, a contradiction."""
+def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
+    """A row with a fault in five of fifty: an empty answer, the same answers, an empty turn, a duplicate of the row before, a contradiction to it."""
     kind = number % 50
+    number -= kind in (27, 35)
+    context, chosen, rejected = base[number % DISTINCT]
     if kind == 3:
         chosen = " "
     elif kind == 11:
         rejected = chosen
     elif kind == 19:
         context = context.replace("Assistant: ", "Assistant: \n\nHuman: ", 1)
-    elif kind == 27:
-        number -= 1
     context = context.format(number)
     return (context + rejected, context + chosen) if kind == 35 else (context + chosen, context + rejected)
 
@@ -63,7 +63,7 @@ def ours(raw: Path, folder: Path) -> None:
     schema = pa.schema([("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
     pq.write_table(schema.empty_table(), folder / "test.parquet")
     (folder / "benchmarks").mkdir()
-    params = SimpleNamespace(filter=SimpleNamespace(max_tokens=4096), benchmarks=SimpleNamespace(words=13))
+    params = SimpleNamespace(filter=SimpleNamespace(max_tokens=4096, near_duplicates=0.0), benchmarks=SimpleNamespace(words=13))
     benchmarks.main(params, folder / "benchmarks", phrases=folder / "phrases.parquet")
     mix_start.main(params, mixed=folder / "start.parquet", account=folder / "start.json")
     hh_rlhf.main(params, "hh", raw, preferences=folder / "hh.parquet", metrics=folder / "hh.json")

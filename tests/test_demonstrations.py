@@ -1,0 +1,84 @@
+"""Demonstrations: each raw form of the paper's sets, what is dropped by name, and that the test prompts stay out."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages import benchmarks, demonstrations, releases
+
+
+def turns(**said: str) -> list[dict]:
+    return [{"role": role, "content": content} for role, content in said.items()]
+
+
+SHAREGPT = {"conversations": [{"from": f, "value": v} for f, v in (("human", "hi"), ("gpt", "hello"), ("human", "a joke"), ("gpt", "Knock."))]}
+
+
+def collect(folder: Path, sets: dict[str, list[dict]], question: str = "unrelated words that nobody would ever write down") -> tuple[list[dict], dict]:
+    (folder / "sets").mkdir()
+    for name, records in sets.items():
+        (folder / f"sets/{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation/e.jsonl").write_text(json.dumps({"question": question}) + "\n")
+    params = type("P", (), {"benchmarks": type("B", (), {"words": 5})})
+    benchmarks.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
+    tests = [{"id": "t", "prompt": [{"role": "user", "content": "A test  prompt"}]}]
+    pq.write_table(pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])), folder / "test.parquet")
+    out = folder / "out.parquet", folder / "out.json"
+    demonstrations.main(None, folder / "sets", folder / "phrases.parquet", [folder / "test.parquet"], demonstrations=out[0], metrics=out[1])
+    return pq.read_table(out[0]).to_pylist(), json.loads(out[1].read_text())
+
+
+@pytest.mark.parametrize(
+    ("record", "prompt", "answer"),
+    [
+        (SHAREGPT, ["hi", "hello", "a joke"], "Knock."),
+        ({"messages": turns(system="be brief", user="q", assistant="a")}, ["be brief", "q"], "a"),
+        ({"instruction": "add", "input": "1 and 2", "output": "3"}, ["add\n\n1 and 2"], "3"),
+        ({"instruction": "add", "input": "", "output": "3"}, ["add"], "3"),
+        ({"question": "q", "answer": "a"}, ["q"], "a"),
+        ({"instruction": "q", "response": "a"}, ["q"], "a"),
+        ({"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}], "chosen_finished": False}, ["q"], "a"),
+    ],
+)  # fmt: skip
+def test_each_form_of_the_papers_sets_is_read(tmp_path, record, prompt, answer):
+    [row], told = collect(tmp_path, {"s": [record]})
+    assert [m["content"] for m in row["prompt"]] == prompt and row["chosen"] == [{"role": "assistant", "content": answer}]
+    assert row["chosen_finished"] is record.get("chosen_finished", True) and (row["id"], row["source"]) == ("s-0", "s")
+    assert {m["role"] for m in row["prompt"]} <= {"system", "user", "assistant"} and told["s"]["rows_out"] == 1
+
+
+def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_nothing(tmp_path):
+    first = [
+        {"instruction": "q", "output": "a"},
+        {"instruction": "q", "output": " "},
+        {"instruction": "a TEST prompt", "output": "a"},
+        {"instruction": "so tell me the secret of long life please", "output": "a"},
+        {"instruction": "q", "output": "a\0"},
+    ]
+    rows = [{"conversations": SHAREGPT["conversations"][:3]}, SHAREGPT, SHAREGPT, {"conversations": SHAREGPT["conversations"][1:]}, {"conversations": []}]
+    second = [{"question": "Q ", "answer": "a"}, {"question": "q", "answer": "b"}]
+    kept, told = collect(tmp_path, {"a": first, "b": rows, "c": second}, question="What is the secret of long life?")
+    assert told["a"]["drops"] == {"empty_turn": 1, "in_test": 1, "in_benchmark": 1, "nul_character": 1}
+    assert told["b"]["drops"] == {"no_answer": 2, "broken_alternation": 1}
+    assert told["c"]["drops"] == {"in_earlier_set": 1} and [r["id"] for r in kept] == ["a-0", "b-1", "b-2", "c-1"]
+    assert all(t["rows_in"] == t["rows_out"] + sum(t["drops"].values()) for t in told.values())
+
+
+def test_a_form_that_is_none_and_sets_that_hold_nothing_are_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"fields \['text'\] hold neither one of"):
+        collect(tmp_path, {"s": [{"text": "q"}]})
+
+
+def test_sets_without_one_demonstration_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no demonstration is left"):
+        collect(tmp_path, {"s": [{"instruction": "q", "output": ""}]})
+
+
+def test_the_quickstarts_demonstrations_are_the_chosen_side_of_its_pairs(smoke):
+    pairs, rows = (pl.read_parquet(smoke / f"data/{name}.parquet") for name in ("filtered/train", "demonstrations"))
+    assert rows.select("prompt", "chosen", "chosen_finished").equals(pairs.select("prompt", "chosen", "chosen_finished"))
