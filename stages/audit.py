@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
-from stages import overlap
-
-BATCH = 20_000  # rows
+from stages import form, overlap
 
 
 def sample(mixed: Path, rows: int) -> pl.DataFrame:
     """Of every set the rows whose ids come first by hash, at most so many, with the texts of both sides."""
     found = pl.DataFrame()
-    for batch in pq.ParquetFile(mixed).iter_batches(BATCH):
+    for batch in form.stored(mixed):
         frame = pl.DataFrame(pl.from_arrow(batch)).select(
             "source", order=pl.col("id").hash(seed=5), prompt=overlap.text("prompt"), chosen=overlap.text("chosen"), rejected=overlap.text("rejected"),
         )  # fmt: skip

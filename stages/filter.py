@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from stages import form, near_duplicates, overlap
 
-BATCH = 20_000  # rows
 RULES = (
     ["empty_turn", "nul_character", "broken_alternation", "identical_sides", "tie", "small_margin", "over_max_tokens", "in_test", "in_benchmark"]
     + ["contradictory", "duplicate", "near_duplicate", "over_rows"]
@@ -34,9 +33,8 @@ RULES = (
 
 
 def batches(path: Path) -> Iterator[pl.DataFrame]:
-    file = pq.ParquetFile(path)
-    with tqdm(total=file.metadata.num_rows, desc=path.stem, unit="row", unit_scale=True) as bar:
-        for batch in file.iter_batches(BATCH):
+    with tqdm(total=pq.read_metadata(path).num_rows, desc=path.stem, unit="row", unit_scale=True) as bar:
+        for batch in form.stored(path):
             yield pl.DataFrame(pl.from_arrow(batch))
             bar.update(len(batch))
 
@@ -118,7 +116,7 @@ def kept(parts: list[tuple[Path, np.ndarray]]) -> Iterator[pa.RecordBatch]:
     """The rows (N,) bool of each file, in order."""
     for file, keep in parts:
         start = 0
-        for batch in pq.ParquetFile(file).iter_batches(BATCH):
+        for batch in form.stored(file):
             yield batch.filter(keep[start : start + len(batch)])
             start += len(batch)
 

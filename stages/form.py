@@ -6,7 +6,7 @@ It judges only what its release defines as no pair; what no release should hold 
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ SCHEMA = pa.schema(
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
 Pairs = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def stored(file: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a set or a mix, a batch at a time."""
+    return pq.ParquetFile(file, pre_buffer=False).iter_batches(releases.BATCH)
 
 
 def message(role: str, content: pl.Expr) -> pl.Expr:

@@ -23,7 +23,8 @@ class Phrases(NamedTuple):
 
 def prompt_key(prompt: str = "prompt") -> pl.Expr:
     """A column of prompts (messages) as text with case and spacing folded: what makes two prompts the same one."""
-    text = MESSAGE.field("content").str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+    spacing = r"[^\S ]\s*| \s+"  # as \s+, but for single spaces, which are left where they are: five times as fast
+    text = MESSAGE.field("content").str.to_lowercase().str.replace_all(spacing, " ").str.strip_chars()
     return pl.col(prompt).list.eval(pl.concat_str(MESSAGE.field("role"), pl.lit(": "), text)).list.join("\n")
 
 

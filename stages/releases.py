@@ -86,7 +86,7 @@ def hub_batches(release: Release, raw: Path) -> Iterator[pa.Table]:
 
 def parquet_batches(release: Release, file: Path) -> Iterator[pa.Table]:
     try:
-        content = pq.ParquetFile(file)
+        content = pq.ParquetFile(file, pre_buffer=False)  # what is buffered stays in memory until the file is closed: 1.4 KB a row
         check_fields(release, content.schema_arrow, str(file))
         for batch in content.iter_batches(BATCH, columns=release.fields.names):
             yield pa.table(batch)

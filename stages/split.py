@@ -15,9 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import overlap
-
-BATCH = 20_000  # rows
+from stages import form, overlap
 
 
 def is_heldout(keys: list[str], share: float) -> np.ndarray:
@@ -26,11 +24,10 @@ def is_heldout(keys: list[str], share: float) -> np.ndarray:
 
 
 def main(params: Any, mixed: Path, account: Path, *, train: Path, heldout: Path, metrics: Path) -> None:
-    file = pq.ParquetFile(mixed)
-    schema = pa.schema([field for field in file.schema_arrow if field.name != "margin"])
+    schema = pa.schema([field for field in form.SCHEMA if field.name != "margin"])
     rows = {source: {"train": 0, "heldout": 0} for source in json.loads(account.read_text())}
     with pq.ParquetWriter(train, schema) as for_train, pq.ParquetWriter(heldout, schema) as for_heldout:
-        for batch in file.iter_batches(BATCH):
+        for batch in form.stored(mixed):
             keys = pl.DataFrame(pl.from_arrow(batch.select(["prompt"]))).select(overlap.prompt_key()).to_series().to_list()
             held = is_heldout(keys, params.split.heldout_share)
             for name, writer, mask in (("train", for_train, ~held), ("heldout", for_heldout, held)):
