@@ -36,13 +36,13 @@ test: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q
+	python -m pytest -q -n 2 --dist loadgroup
 
 check: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -m "not slow"
+	python -m pytest -q -m "not slow" -n 2 --dist loadgroup
 
 verify: setup
 	@python -m stages.verify

@@ -2,7 +2,7 @@
 
     python -m stages.run rank --scores a.parquet b.parquet --pairs data/pairs/pi0.parquet
 
-A stage is a module stages/<name>.py with `main(params, <what it reads>, *, <what it writes>)`; the options follow from that signature.
+A stage is a module stages/<name>.py with `main(params, <what it reads>, *, <what it writes>)`; its options follow from that signature (stages/options.py).
 Around the call, the guard
   checks params.yaml whole, and that the code and the locked packages are what code.lock.yaml says they were
   checks that every input holds the bytes that dvc.lock recorded, and that no model folder or parquet file can do harm
@@ -16,7 +16,6 @@ import errno
 import fcntl
 import importlib
 import importlib.metadata
-import inspect
 import json
 import operator
 import os
@@ -29,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import integrity, watchdog
+from stages import integrity, options, watchdog
 
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,44 +51,6 @@ class Recorder:
         if not path.startswith("runtime."):
             self._seen[path] = value
         return value
-
-
-def ports(main: Callable) -> tuple[dict[str, typing.Any], list[str]]:
-    """A stage's arguments with their types, and the names of those it writes (the keyword-only ones)."""
-    types = typing.get_type_hints(main)
-    arguments = list(inspect.signature(main).parameters.values())[1:]
-    return {a.name: types[a.name] for a in arguments}, [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
-
-
-def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """`--name value ...` to arguments; a list takes one value or more, all others exactly one. Raises Refusal for a value of another type."""
-    given: dict[str, list[str]] = {}
-    for word in argv:
-        if word.startswith("--"):
-            given[word[2:]] = []
-        else:
-            list(given.values())[-1].append(word)
-    if set(given) != set(types):
-        raise Refusal(f"options are {sorted(types)}, given were {sorted(given)}; mend the command in dvc.yaml")
-    for name, kind in types.items():
-        several = typing.get_origin(kind) is list
-        if not given[name] or (not several and len(given[name]) > 1):
-            raise Refusal(f"--{name} has {len(given[name])} values, it takes {'one or more' if several else 'one'}; mend the command in dvc.yaml")
-    return {name: converted(name, kind, given[name]) for name, kind in types.items()}
-
-
-def converted(name: str, kind: typing.Any, words: list[str]) -> typing.Any:
-    """One option's words as its type, a list where the type is one."""
-    try:
-        return [typing.get_args(kind)[0](word) for word in words] if typing.get_origin(kind) is list else kind(words[0])
-    except ValueError:
-        raise Refusal(
-            f"--{name} is {' '.join(words)}, not {getattr(kind, '__name__', kind)}; mend the number in params.yaml that dvc.yaml puts there"
-        ) from None
-
-
-def paths(value: typing.Any) -> list[Path]:
-    return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, Path)]
 
 
 def partial(value: typing.Any) -> typing.Any:
@@ -187,11 +148,11 @@ def execute(stage: str, argv: list[str]) -> None:
         module = importlib.import_module(f"stages.{stage}")
     except ModuleNotFoundError as error:
         raise Refusal(f"no module stages/{stage.replace('.', '/')}.py ({error}); mend the command in dvc.yaml or run `make setup`") from error
-    types, writes = ports(module.main)
-    arguments = parse(argv, types)
+    types, writes = options.ports(module.main)
+    arguments = options.parse(argv, types)
     params, seen = load(ROOT / "params.yaml"), {}
-    inputs = [p for name, value in arguments.items() if name not in writes for p in paths(value)]
-    outs = [p for name in writes for p in paths(arguments[name])]
+    inputs = [p for name, value in arguments.items() if name not in writes for p in options.paths(value)]
+    outs = [p for name in writes for p in options.paths(arguments[name])]
     if stage != "fingerprint":
         check_code(stage)
     with locks(outs):
@@ -255,7 +216,7 @@ def main() -> None:
             if os.environ["RANK"] != "0":
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for good): one summary line per stage, not per process
             module = importlib.import_module(f"stages.{stage}")
-            module.main(load(ROOT / "params.yaml"), **parse(argv, ports(module.main)[0]))
+            module.main(load(ROOT / "params.yaml"), **options.parse(argv, options.ports(module.main)[0]))
         else:
             execute(stage, argv)
     except Exception as error:

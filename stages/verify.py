@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages import fingerprint, integrity, params, run
+from stages import fingerprint, integrity, options, params, run
 
 GPU = {"torch", "transformers", "trl", "vllm"}
 
@@ -65,9 +65,9 @@ def again(words: list[str], settings: Any, scratch: Path) -> None:
     """Run a CPU stage once more beside its outputs and compare. Raises Finding."""
     stage, *argv = words
     module = importlib.import_module(f"stages.{stage}")
-    types, writes = run.ports(module.main)
-    arguments = run.parse(argv, types)
-    outs = [path for name in writes for path in run.paths(arguments[name])]
+    types, writes = options.ports(module.main)
+    arguments = options.parse(argv, types)
+    outs = [path for name in writes for path in options.paths(arguments[name])]
     for path in outs:
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
     beside = {name: moved(value, scratch) if name in writes else value for name, value in arguments.items()}

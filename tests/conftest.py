@@ -12,6 +12,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two workers, one runs all tests on the smoke profile's run, so that there is one such run; a module's scene stays with one worker too."""
+    for item in items:
+        names = getattr(item, "fixturenames", [])
+        if "smoke" in names or "scene" in names:
+            item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in names else "scene"))
+
+
 def copy_tree(tmp_path: Path) -> Path:
     """The working tree's tracked and new files as a fresh git and DVC repository."""
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode().split("\0")

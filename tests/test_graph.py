@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from stages import fingerprint, run
+from stages import fingerprint, options
 from stages.profile import compose
 from tests.trust.graph import module_of
 from tests.trust.reads import keys_read
@@ -38,10 +38,10 @@ def test_the_command_reads_its_deps_and_writes_its_outs_and_nothing_else(name):
     stage = NAMED[name]
     import importlib
 
-    types, writes = run.ports(importlib.import_module(f"stages.{module_of(stage)}").main)
-    arguments = run.parse(stage.cmd.split()[4:], types)
-    read = {str(p) for key, value in arguments.items() if key not in writes for p in run.paths(value)}
-    written = {str(p) for key in writes for p in run.paths(arguments[key])}
+    types, writes = options.ports(importlib.import_module(f"stages.{module_of(stage)}").main)
+    arguments = options.parse(stage.cmd.split()[4:], types)
+    read = {str(p) for key, value in arguments.items() if key not in writes for p in options.paths(value)}
+    written = {str(p) for key in writes for p in options.paths(arguments[key])}
     assert read == {dep.def_path for dep in stage.deps if dep not in stage.params}
     assert written == {out.def_path for out in stage.outs}
 

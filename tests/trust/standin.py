@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from stages import fingerprint, run
+from stages import fingerprint, options
 from tests.trust.reads import keys_read
 
 
@@ -45,11 +45,11 @@ def main() -> None:
     if words[:2] != ["-m", "stages.run"] or words[2] == "fingerprint":
         os.execv(sys.executable, [sys.executable, *words])
     root = Path.cwd()
-    types, writes = run.ports(importlib.import_module(f"stages.{words[2]}").main)
-    arguments = run.parse(words[3:], types)
-    inputs = {str(path): content(path) for name, value in arguments.items() if name not in writes for path in run.paths(value)}
+    types, writes = options.ports(importlib.import_module(f"stages.{words[2]}").main)
+    arguments = options.parse(words[3:], types)
+    inputs = {str(path): content(path) for name, value in arguments.items() if name not in writes for path in options.paths(value)}
     digest = answer(root, words[2:], inputs)
-    for path in [path for name in writes for path in run.paths(arguments[name])]:
+    for path in [path for name in writes for path in options.paths(arguments[name])]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(written(digest, str(path)))
 
