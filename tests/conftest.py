@@ -12,6 +12,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of two workers, one runs all tests on the smoke profile's run, so that there is one such run; a module's scene stays with one worker too."""
     for item in items:

@@ -74,6 +74,15 @@ def test_a_form_that_is_none_and_sets_that_hold_nothing_are_errors(tmp_path):
         collect(tmp_path, {"s": [{"text": "q"}]})
 
 
+def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    benchmarks.main(type("P", (), {"benchmarks": type("B", (), {"words": 5})}), tmp_path / "evaluation", phrases=tmp_path / "phrases.parquet")
+    pq.write_table(pa.table({"prompt": pa.array([], releases.MESSAGES)}), tmp_path / "test.parquet")
+    out = {"demonstrations": tmp_path / "out.parquet", "metrics": tmp_path / "out.json"}
+    with pytest.raises(ValueError, match=r"evol_instruct\.json: .*must name dataset, split and the 40-digit commit"):
+        demonstrations.main(None, Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet", [tmp_path / "test.parquet"], **out)
+
+
 def test_sets_without_one_demonstration_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="no demonstration is left"):
         collect(tmp_path, {"s": [{"instruction": "q", "output": ""}]})

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages import audit, benchmarks, filter, form, mix_start, releases, split
+from stages.sources import hh_rlhf
 
+HH = Path("../shared/data/preferences/hh_harmless_test_raw.jsonl.gz")
 NUMBERS = SimpleNamespace(
     filter=SimpleNamespace(max_tokens=2000, near_duplicates=0.0),
     split=SimpleNamespace(heldout_share=0.5),
@@ -168,6 +170,17 @@ def test_two_sets_give_what_their_union_gives_but_for_contradictions_and_no_prom
         return
     sides = [{r["prompt"][0]["content"].lower().strip() for r in pq.read_table(path).to_pylist()} for path in out[:2]]
     assert not sides[0] & sides[1] and sum(len(pq.read_table(path)) for path in out[:2]) == len(kept)
+
+
+@pytest.mark.skipif(not HH.exists(), reason="needs the real HH file of ../shared/data")
+def test_of_real_preferences_no_prompt_is_on_both_sides_and_no_row_is_lost(mix):
+    hh_rlhf.main(None, "s", HH, preferences=mix.folder / "hh.parquet", metrics=mix.folder / "hh.json")
+    kept, told = mix.add(pq.read_table(mix.folder / "hh.parquet").to_pylist())
+    out = [mix.folder / name for name in ("train", "heldout", "split.json")]
+    split.main(NUMBERS, mix.folder / "s.parquet", mix.folder / "s.json", train=out[0], heldout=out[1], metrics=out[2])
+    sides = [[str(r["prompt"]).casefold().split() for r in pq.read_table(path).to_pylist()] for path in out[:2]]
+    assert len(kept) > 1000 and len(sides[0]) + len(sides[1]) == len(kept) == told["s"]["rows_out"]
+    assert not {str(words) for words in sides[0]} & {str(words) for words in sides[1]}
 
 
 def test_the_audit_counts_tokens_and_the_difference_from_the_paper(mix, tiny_model):

@@ -67,7 +67,9 @@ def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(s
     said = scene.sh("dvc exp run -S dpo.beta=0.3")
     assert "Running stage 'dpo@t0'" in said and "Running stage 'generate@t0-0'" not in said and "Running stage 'generate@t1-0'" in said
     assert "0.3" in scene.sh("dvc params diff") and "dpo.beta" in scene.sh("dvc params diff")
-    scene.sh("git reset -q --hard && dvc checkout -q --force")
+    scene.sh("git checkout .")
+    scene.sh("dvc checkout")
+    assert "up to date" in scene.sh("dvc status")
 
 
 def test_there_are_edits_of_every_kind():

@@ -113,10 +113,12 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke)
     ("command", "told"),
     [
         ("dvc metrics show metrics/selected.json metrics/reward_model.json", "against_labels.accuracy"),
-        ("dvc metrics diff", ""),
+        ("dvc metrics diff --targets metrics/policy/pi2.json", ""),
         ("dvc params diff", ""),
         ("dvc plots show", "index.html"),
         ("dvc dag --collapse-foreach-matrix reward_bench", "reward_model"),
+        ("dvc dag --collapse-foreach-matrix --md reward_bench", '["reward_model"]'),
+        ("dvc exp list", ""),
     ],
 )
 def test_dvc_as_its_users_know_it(smoke, command, told):
