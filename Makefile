@@ -36,13 +36,13 @@ test: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -n 2 --dist loadgroup
+	python -m pytest -q -n 2 --dist loadfile
 
 check: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -m "not slow" -n 2 --dist loadgroup
+	python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 verify: setup
 	@python -m stages.verify

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,15 +11,6 @@ ROOT = Path(__file__).parent.parent
 os.chdir(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and python of this environment
 os.environ["DVC_NO_ANALYTICS"] = "1"
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two workers, one runs all tests on the smoke profile's run, so that there is one such run; a module's scene stays with one worker too."""
-    for item in items:
-        names = getattr(item, "fixturenames", [])
-        if "smoke" in names or "scene" in names:
-            item.add_marker(pytest.mark.xdist_group("smoke" if "smoke" in names else "scene"))
 
 
 def copy_tree(tmp_path: Path) -> Path:
@@ -44,12 +36,16 @@ def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """A finished run of the smoke profile in a clone of its own."""
-    folder = copy_tree(tmp_path_factory.mktemp("smoke"))
-    assert sh("python -m stages.profile smoke", folder).returncode == 0
-    done = sh("dvc --wait-for-lock repro", folder)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return folder
+    """A finished run of the smoke profile in a clone of its own: run once, copied for each of pytest's workers."""
+    mine = tmp_path_factory.getbasetemp()
+    shared = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "run-of-smoke"
+    with (shared.parent / "run-of-smoke.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            done = sh("python -m stages.profile smoke && dvc --wait-for-lock repro", copy_tree(mine / "run"))
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+            (mine / "run").rename(shared)
+    return shutil.copytree(shared, mine / "smoke", symlinks=True)
 
 
 @pytest.fixture(scope="session")

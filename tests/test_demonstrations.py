@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -86,8 +85,3 @@ def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
 def test_sets_without_one_demonstration_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="no demonstration is left"):
         collect(tmp_path, {"s": [{"instruction": "q", "output": ""}]})
-
-
-def test_the_quickstarts_demonstrations_are_the_chosen_side_of_its_pairs(smoke):
-    pairs, rows = (pl.read_parquet(smoke / f"data/{name}.parquet") for name in ("filtered/train", "demonstrations"))
-    assert rows.select("prompt", "chosen", "chosen_finished").equals(pairs.select("prompt", "chosen", "chosen_finished"))

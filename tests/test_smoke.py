@@ -37,6 +37,13 @@ def test_every_row_is_accounted_for(smoke):
         assert rows["rows_in"] == rows["rows_out"] + sum(rows["drops"].values()) > 0
 
 
+def test_the_demonstrations_are_the_chosen_side_of_its_pairs(smoke):
+    import polars as pl
+
+    pairs, rows = (pl.read_parquet(smoke / f"data/{name}.parquet") for name in ("filtered/train", "demonstrations"))
+    assert rows.select("prompt", "chosen", "chosen_finished").equals(pairs.select("prompt", "chosen", "chosen_finished"))
+
+
 def test_no_prompt_of_evaluation_is_trained_on(smoke):
     import pyarrow.parquet as pq
 
