@@ -153,12 +153,13 @@ def main(
     judged = compare(pl.concat([*old, new]))
     if params.filter.near_duplicates:
         judged = nearly_again(judged, [before, preferences], params.filter.near_duplicates)
-    judged = cap(judged, name, rows)
-    twice = judged.filter(pl.col("id").is_duplicated())["id"]
+    sound = judged.filter(pl.col("fault").is_null())
+    twice = sound.filter(pl.col("id").is_duplicated())["id"]
     if len(twice):
         raise ValueError(
             f"id {twice[0]!r} stands in {preferences} or {before} more than once, as do {twice.n_unique() - 1} others; an id names one pair, rename them"
         )
+    judged = cap(judged, name, rows)
     told = accounts(judged, name, json.loads(prepared.read_text()), json.loads(before_account.read_text()))
     drops = {rule: count for rule, count in told[name]["drops"].items() if count}
     if not told[name]["rows_out"]:

@@ -119,6 +119,7 @@ def test_a_cap_keeps_the_same_rows_in_whatever_order_they_come(tmp_path, tiny_mo
 def test_an_id_that_stands_twice_and_a_set_of_which_nothing_is_left_are_errors(mix):
     with pytest.raises(ValueError, match=r"id '1' stands in .* more than once"):
         mix.add([row(), row(prompt="p")])
+    assert mix.add([row(), row()], "same")[0] == ["1"]  # a row that stands there again, id and all, is a duplicate
     with pytest.raises(ValueError, match=r"none of 1 pairs is kept, drops .*'tie': 1"):
         mix.add([row(margin=0.0)])
 
