@@ -70,7 +70,7 @@ def ssh(folder: Path, port: int) -> tuple[list[str], list[str]]:
 
 @pytest.fixture(params=[s3])
 def server(request, tmp_path, monkeypatch) -> Iterator[Server]:
-    """S3, and SSH too for the test that goes the whole way."""
+    """S3, and SSH where a test asks for it."""
     folder, port = tmp_path / "server", free_port()
     folder.mkdir()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
@@ -121,7 +121,6 @@ def stored(store: Path, clone: Path, stage: str, file: str) -> tuple[Path, Path]
     return listing, next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
 
 
-@pytest.mark.parametrize("server", [s3, ssh], indirect=True)
 def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_its_inputs(mine, server):
     run("dvc push --run-cache", mine)
     theirs = another_machine(mine, server, "theirs")
