@@ -70,13 +70,13 @@ def judge(preferences: Path, min_margin: float, max_tokens: int, model: Path, re
     from tokenizers import Tokenizer
 
     tokenizer, phrases = Tokenizer.from_file(str(model / "tokenizer.json")), overlap.read_phrases(benchmarks)
-    tests = overlap.hashes(reserved)["p"].implode()
+    tests = overlap.questions(reserved).implode()
     light = []
     for frame in batches(preferences):
-        light.append(frame.select("id", "source", own_fault(min_margin).alias("fault"), *keys()))
-        found = {"over_max_tokens": pl.Series(too_long(frame, tokenizer, max_tokens)), "in_test": pl.col("p").is_in(tests)}
+        found = {"over_max_tokens": pl.Series(too_long(frame, tokenizer, max_tokens)), "in_test": overlap.question_hash().is_in(tests)}
         found["in_benchmark"] = pl.Series(overlap.holds(frame, phrases))
-        light[-1] = light[-1].with_columns(fault=pl.coalesce("fault", *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items())))
+        fault = pl.coalesce(own_fault(min_margin), *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items()))
+        light.append(frame.select("id", "source", fault.alias("fault"), *keys()))
     return pl.concat(light)
 
 
@@ -94,7 +94,7 @@ def compare(rows: pl.DataFrame) -> pl.DataFrame:
 def cap(rows: pl.DataFrame, name: str, most: float) -> pl.DataFrame:
     """At most so many of the set's sound rows, or such a share of them: those whose ids come first by hash."""
     mine = rows.with_row_index("at").filter(pl.col("fault").is_null() & (pl.col("source") == name))
-    number = math.ceil(most * len(mine)) if most < 1 else int(most)
+    number = math.ceil(round(most * len(mine), 6)) if most < 1 else int(most)
     over = mine.sort(pl.col("id").hash(seed=4), "id")["at"].slice(number or len(mine)).implode()
     at = pl.int_range(pl.len(), dtype=pl.get_index_type())
     return rows.with_columns(fault=pl.coalesce("fault", pl.when(at.is_in(over)).then(pl.lit("over_rows"))))

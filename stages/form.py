@@ -51,7 +51,7 @@ def broken(*sides: str) -> dict[str, pl.Expr]:
     nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
     for side in sides:
         empty, nul = empty | (answer(side) == "").fill_null(True), nul | answer(side).str.contains("\0", literal=True).fill_null(False)
-    roles = pl.col("prompt").list.eval(role.filter(role != "system")).list.join(" ")
+    roles = pl.col("prompt").list.eval(role.filter(role.ne_missing("system")).fill_null("?")).list.join(" ")
     alternating = pl.concat_str(pl.lit(" "), roles).str.contains("^( user assistant)* user$")
     return {"empty_turn": empty, "nul_character": nul, "broken_alternation": ~alternating.fill_null(False)}
 

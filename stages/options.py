@@ -17,8 +17,8 @@ def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any
     """`--name value ...` to arguments; a list takes one value or more, all others exactly one. Raises ValueError for a value of another type."""
     given: dict[str, list[str]] = {}
     for word in argv:
-        if word.startswith("--"):
-            given[word[2:]] = []
+        if word.startswith("--") or not given:
+            given[word.removeprefix("--")] = []
         else:
             list(given.values())[-1].append(word)
     if set(given) != set(types):

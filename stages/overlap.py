@@ -21,11 +21,12 @@ class Phrases(NamedTuple):
     words: int
 
 
-def prompt_key(prompt: str = "prompt") -> pl.Expr:
-    """A column of prompts (messages) as text with case and spacing folded: what makes two prompts the same one."""
+def prompt_key(prompt: pl.Expr | None = None) -> pl.Expr:
+    """Prompts (messages; the column `prompt` unless another is given) as text with case and spacing folded: what makes two prompts the same one."""
     spacing = r"[^\S ]\s*| \s+"  # as \s+, but for single spaces, which are left where they are: five times as fast
     text = MESSAGE.field("content").str.to_lowercase().str.replace_all(spacing, " ").str.strip_chars()
-    return pl.col(prompt).list.eval(pl.concat_str(MESSAGE.field("role"), pl.lit(": "), text)).list.join("\n")
+    turns = pl.col("prompt") if prompt is None else prompt
+    return turns.list.eval(pl.concat_str(MESSAGE.field("role").fill_null("?"), pl.lit(": "), text.fill_null(""))).list.join("\n")
 
 
 def prompt_hash() -> pl.Expr:
@@ -33,9 +34,14 @@ def prompt_hash() -> pl.Expr:
     return prompt_key().hash(seed=1)
 
 
-def hashes(files: list[Path]) -> pl.DataFrame:
-    """prompt_hash, as p, of every prompt in the files."""
-    return pl.concat([pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["prompt"]))).select(p=prompt_hash()) for file in files])
+def question_hash() -> pl.Expr:
+    """The same without system messages, behind which no test prompt may hide."""
+    return prompt_key(pl.col("prompt").list.filter(MESSAGE.field("role").ne_missing("system"))).hash(seed=1)
+
+
+def questions(files: list[Path]) -> pl.Series:
+    """question_hash of every prompt in the files."""
+    return pl.concat([pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["prompt"]))).select(question_hash()).to_series() for file in files])
 
 
 def text(messages: str) -> pl.Expr:

@@ -1,6 +1,6 @@
 """Collect the prompts, each once; set test and validation apart, leave the rest as a pool.
 
-Reads   raw: a file, a folder of files or of hub pins, with `messages`, `context_messages` or `prompt` (a text), and `id` where there is one
+Reads   raw: a file, a folder of files or of hub pins, with `messages`, `context_messages` or `prompt`, each messages or a text, and `id` where there is one
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics: rows in, out, drops
 Params  prompts.validation, prompts.test, in rows
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
@@ -36,38 +36,39 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
 
 
 def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
-    """Rows id, prompt, and what could not be read, by name. Raises ValueError for a file cut off, another form, or an id used twice."""
-    frames, drops = [], Counter()
+    """Rows id, prompt, and what could not be read, by name. Raises ValueError for a file that is cut off or of another form."""
+    frames, drops = [pl.DataFrame(pl.from_arrow(SCHEMA.empty_table()))], Counter()
     for file in releases.files(raw):
         fields = declared(releases.peek(file), file)
-        text = pl.col(fields.names[0])
-        prompt = form.message("user", text) if releases.is_text(fields.field(0).type) else text
-        number = pl.format("{}-{}", pl.lit(file.name.partition(".")[0]), "row")
+        asked, turn = pl.col(fields.names[0]), pl.element().struct
+        messages = asked.list.eval(pl.struct(turn.field("role"), turn.field("content"))) if fields.field(0).type == releases.MESSAGES else None
+        number = pl.format("{}-{}", pl.lit(releases.name(raw, file)), "row")
+        own_id = pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in fields.names else number
         for frame, unread in releases.batches(releases.Release("prompts", fields), file):
-            frames.append(frame.select(id=pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in fields.names else number, prompt=prompt))
+            frames.append(frame.select(id=own_id, prompt=form.message("user", asked) if messages is None else messages))
             drops += unread
-    rows = pl.concat(frames)
-    twice = rows.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
-    if len(twice):
-        raise ValueError(f"{raw}: id {twice[0]!r} stands on several lines, and {len(twice) - 1} more ids do; an id names one prompt, rename them")
-    return rows, drops
+    return pl.concat(frames), drops
 
 
 def choose(rows: pl.DataFrame) -> tuple[pl.DataFrame, Counter]:
-    """Each prompt once, in the order of a hash of its text, which new rows do not disturb; and what was dropped, by name."""
-    last, key = pl.col("prompt").list.last().struct, pl.col("key")
-    sound = rows.with_columns(key=overlap.prompt_key()).filter(
-        (last.field("role") == "user") & (last.field("content").str.strip_chars() != "") & key.is_not_null()
-    )
-    once = sound.unique("key", keep="first", maintain_order=True)
-    order = once.select(key.map_elements(lambda text: hashlib.sha256(text.encode()).hexdigest(), pl.String)).to_series().arg_sort()
-    return once.drop("key")[order], Counter(not_a_prompt=len(rows) - len(sound), duplicate=len(sound) - len(once))
+    """Each prompt once, in the order of a hash of its text, which new rows do not disturb; and what was dropped, by name.
+
+    Raises ValueError for an id that stands for two prompts.
+    """
+    judged = rows.with_columns(key=overlap.prompt_key(), drop=form.first_rule(**form.broken()))
+    once = judged.filter(pl.col("drop").is_null()).unique("key", keep="first", maintain_order=True)
+    twice = once.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
+    if len(twice):
+        raise ValueError(f"id {twice[0]!r} stands for several prompts, and {len(twice) - 1} more ids do; an id names one prompt, rename them")
+    order = once.select(pl.col("key").map_elements(lambda text: hashlib.sha256(text.encode()).hexdigest(), pl.String)).to_series().arg_sort()
+    broken = Counter(judged["drop"].drop_nulls().to_list())
+    return once.select("id", "prompt")[order], broken + Counter(duplicate=len(rows) - broken.total() - len(once))
 
 
 def main(params: Any, raw: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
     rows, drops = read(raw)
     kept, dropped = choose(rows)
-    drops.update(dropped)
+    drops += dropped
     ends = [params.prompts.test, params.prompts.test + params.prompts.validation]
     if len(kept) <= ends[1]:
         raise ValueError(f"{len(kept)} prompts are left, drops {dict(drops)}; test and validation alone take {ends[1]}; lower prompts.test")

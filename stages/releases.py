@@ -9,6 +9,7 @@ A field that is gone or of another type, a file that is cut off, a hub that does
 import gzip
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 BATCH = 20_000  # rows
+ROWS = (".parquet", ".jsonl", ".jsonl.gz")
 CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 Batches = Iterator[tuple[pl.DataFrame, Counter]]
@@ -61,6 +63,8 @@ def check_fields(release: Release, found: pa.Schema, where: str) -> None:
 def read_pin(raw: Path) -> dict:
     """A pin. Raises ValueError unless it names data set, split and a 40-digit commit."""
     pin = json.loads(raw.read_text())
+    if not isinstance(pin, dict):
+        raise ValueError(f"{raw}: is no pin of a hub data set; rows come as .jsonl, .jsonl.gz or .parquet")
     if not re.fullmatch(r"[0-9a-f]{40}", pin.get("revision") or "") or not pin.get("dataset") or not pin.get("split"):
         raise ValueError(f"{raw}: {pin} must name dataset, split and the 40-digit commit as revision, so that the run can be repeated; pin it")
     return pin
@@ -73,7 +77,9 @@ def hub_batches(release: Release, raw: Path) -> Iterator[pa.Table]:
 
     for folder in pin.get("data_dirs") or [None]:
         try:
-            rows = datasets.load_dataset(pin["dataset"], pin.get("config"), data_dir=folder, split=pin["split"], revision=pin["revision"])
+            rows = datasets.load_dataset(
+                pin["dataset"], pin.get("config"), data_dir=folder, data_files=pin.get("data_files"), split=pin["split"], revision=pin["revision"]
+            )
         except OSError as error:  # no route, no such name, a hub that answers 500
             raise ValueError(
                 f"{raw}: {pin['dataset']} at {pin['revision']} cannot be fetched ({' '.join(str(error).split())[:200]}); go online, or download it "
@@ -102,7 +108,7 @@ def chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
             while lines := stream.readlines(CHUNK):
                 yield number, lines
                 number, last = number + len(lines), lines[-1]
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file}: {error}; the file is cut off or damaged, copy it again") from error
     if not last.endswith(b"\n") and not parsed(last):
         raise ValueError(f"{file}: the last line has no end, the file is cut off; copy it again (it has {number - 1:,} lines)")
@@ -121,6 +127,8 @@ def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -
     """The slow way, for a chunk with a bad line: lines that are no UTF-8 or no object are drops, a field of another type is an error with its line."""
     drops, records = Counter(), []
     for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
         record = parsed(line)
         if record is None:
             drops["not_json"] += 1
@@ -150,18 +158,23 @@ def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Coun
 def files(raw: Path) -> list[Path]:
     """The release's files, by name, or its pins where it has no rows of its own. Raises ValueError where there is nothing that can be read."""
     found = [raw] if raw.is_file() else sorted(f for f in raw.rglob("*") if f.is_file())
-    rows = [f for f in found if f.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))]
-    known = rows or [f for f in found if f.suffix == ".json"]
-    if not known:
-        raise ValueError(f"{raw}: no .parquet, .jsonl or .jsonl.gz file; name a file, a folder of them or a JSON pin of a hub data set")
-    return known
+    rows, pins = [f for f in found if f.name.endswith(ROWS)], [f for f in found if f.suffix == ".json"]
+    if bool(rows) == bool(pins):
+        raise ValueError(f"{raw}: {len(rows)} files of {', '.join(ROWS)} and {len(pins)} .json pins; name a file, a folder of files or a folder of pins")
+    return rows or pins
+
+
+def name(raw: Path, file: Path) -> str:
+    """What a file of a release is called: its path in the release's folder, less its ending."""
+    path = file.name if file == raw else str(file.relative_to(raw))
+    return re.sub(r"(\.jsonl\.gz|\.jsonl|\.parquet|\.json)$", "", path)
 
 
 def opening(lines: list[bytes]) -> dict:
-    """Every field that the first thousand objects have, with its first value that is not null."""
+    """Every field of these objects, with its first value that is neither null nor empty."""
     found: dict = {}
-    for record in filter(None, map(parsed, lines[:1000])):
-        found |= {name: value for name, value in record.items() if found.get(name) is None}
+    for record in filter(None, map(parsed, lines)):
+        found |= {name: value for name, value in record.items() if found.get(name) in (None, [], "")}
     return found
 
 
@@ -171,11 +184,17 @@ def peek(raw: Path) -> pa.Schema:
     if first.suffix == ".json":
         return next(hub_batches(Release(str(raw), pa.schema([])), first)).schema
     if first.suffix == ".parquet":
-        return pq.read_schema(first)
+        try:
+            return pq.read_schema(first)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{first}: not a whole parquet file ({' '.join(str(error).split())[:200]}); fetch it again") from error
     record = next((opening(lines) for _, lines in chunks(first)), {})
     if not record:
         raise ValueError(f"{first}: no line is a JSON object; is this the right file?")
-    return pa.Table.from_pylist([record]).schema
+    try:
+        return pa.Table.from_pylist([record]).schema
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{first}: a field has values of several types ({' '.join(str(error).split())[:200]}); mend the file") from error
 
 
 def batches(release: Release, raw: Path) -> Batches:

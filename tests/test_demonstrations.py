@@ -40,6 +40,9 @@ def collect(folder: Path, sets: dict[str, list[dict]], question: str = "unrelate
         ({"instruction": "add", "input": "1 and 2", "output": "3"}, ["add\n\n1 and 2"], "3"),
         ({"instruction": "add", "input": "", "output": "3"}, ["add"], "3"),
         ({"question": "q", "answer": "a"}, ["q"], "a"),
+        ({"system_prompt": "s", "question": "q", "response": "a"}, ["s", "q"], "a"),
+        ({"system_prompt": " ", "question": "q", "response": "a", "input": None}, ["q"], "a"),
+        ({"conversations": [{"from": "system", "value": ""}, *SHAREGPT["conversations"][2:]]}, ["a joke"], "Knock."),
         ({"instruction": "q", "response": "a"}, ["q"], "a"),
         ({"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}], "chosen_finished": False}, ["q"], "a"),
     ],
@@ -55,20 +58,20 @@ def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_not
     first = [
         {"instruction": "q", "output": "a"},
         {"instruction": "q", "output": " "},
-        {"instruction": "a TEST prompt", "output": "a"},
+        {"system": "be good", "instruction": "a TEST prompt", "output": "a"},
         {"instruction": "so tell me the secret of long life please", "output": "a"},
         {"instruction": "q", "output": "a\0"},
     ]
-    rows = [{"conversations": SHAREGPT["conversations"][:3]}, SHAREGPT, SHAREGPT, {"conversations": SHAREGPT["conversations"][1:]}, {"conversations": []}]
+    rows = [{"conversations": []}, {"conversations": SHAREGPT["conversations"][:3]}, SHAREGPT, SHAREGPT, {"conversations": SHAREGPT["conversations"][1:]}]
     second = [{"question": "Q ", "answer": "a"}, {"question": "q", "answer": "b"}]
     kept, told = collect(tmp_path, {"a": first, "b": rows, "c": second}, question="What is the secret of long life?")
     assert told["a"]["drops"] == {"empty_turn": 1, "in_test": 1, "in_benchmark": 1, "nul_character": 1}
     assert told["b"]["drops"] == {"no_answer": 2, "broken_alternation": 1}
-    assert told["c"]["drops"] == {"in_earlier_set": 1} and [r["id"] for r in kept] == ["a-0", "b-1", "b-2", "c-1"]
+    assert told["c"]["drops"] == {"in_earlier_set": 1} and [r["id"] for r in kept] == ["a-0", "b-2", "b-3", "c-1"]
     assert all(t["rows_in"] == t["rows_out"] + sum(t["drops"].values()) for t in told.values())
 
 
-def test_a_form_that_is_none_and_sets_that_hold_nothing_are_errors(tmp_path):
+def test_a_form_that_is_none_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"fields \['text'\] hold neither one of"):
         collect(tmp_path, {"s": [{"text": "q"}]})
 
@@ -82,6 +85,11 @@ def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
         demonstrations.main(None, Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet", [tmp_path / "test.parquet"], **out)
 
 
-def test_sets_without_one_demonstration_are_an_error(tmp_path):
+def test_turns_of_another_form_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"conversations is .*, no list of \('from', 'value'\) or of"):
+        collect(tmp_path, {"s": [{"conversations": [{"speaker": "human", "text": "hi"}]}]})
+
+
+def test_a_set_without_one_demonstration_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no demonstration is left"):
-        collect(tmp_path, {"s": [{"instruction": "q", "output": ""}]})
+        collect(tmp_path, {"a": [{"instruction": "q", "output": "a"}], "s": [{"instruction": "q", "output": ""}]})

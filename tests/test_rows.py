@@ -17,7 +17,7 @@ def user(text: str) -> list[dict]:
 def test_prompts_come_once():
     rows = pl.DataFrame([{"id": str(i), "prompt": user(t)} for i, t in enumerate(["one", "One ", "two", " ", "three"])])
     kept, drops = prompts.choose(rows)
-    assert set(kept["id"]) == {"0", "2", "4"} and drops == {"duplicate": 1, "not_a_prompt": 1}
+    assert set(kept["id"]) == {"0", "2", "4"} and drops == {"duplicate": 1, "empty_turn": 1}
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,40 @@ def test_prompts_of_no_known_form_and_a_file_cut_off_are_errors(tmp_path):
         prompts.read(tmp_path / "p.jsonl")
 
 
-def test_an_id_on_two_lines_is_an_error(tmp_path):
-    line = json.dumps({"id": "x", "messages": user("q")})
-    (tmp_path / "p.jsonl").write_text(f"{line}\n{line}\n")
-    with pytest.raises(ValueError, match="id 'x' stands on several lines"):
-        prompts.read(tmp_path / "p.jsonl")
+def test_an_id_of_two_prompts_is_an_error_and_a_row_that_is_repeated_whole_a_duplicate(tmp_path):
+    lines = [json.dumps({"id": "x", "messages": user(text)}) for text in ("q", "q", "r")]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines[:2]) + "\n")
+    rows, drops = prompts.choose(prompts.read(tmp_path / "p.jsonl")[0])
+    assert rows["id"].to_list() == ["x"] and drops == {"duplicate": 1}
+    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="id 'x' stands for several prompts"):
+        prompts.choose(prompts.read(tmp_path / "p.jsonl")[0])
+
+
+@pytest.mark.parametrize(
+    ("messages", "rule"),
+    [
+        ([{"role": None, "content": "hidden"}, *user("q")], "broken_alternation"),
+        ([*user("q"), *user("r")], "broken_alternation"),
+        ([*user("q"), {"role": "assistant", "content": None}, *user("r")], "empty_turn"),
+        ([*user("a\0")], "nul_character"),
+    ],
+)
+def test_a_prompt_that_is_no_conversation_is_dropped_by_name_and_is_not_taken_for_another(messages, rule):
+    rows = pl.DataFrame(
+        [{"id": "0", "prompt": messages}, {"id": "1", "prompt": user("q")}],
+        schema_overrides={"prompt": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))},
+    )
+    kept, drops = prompts.choose(rows)
+    assert kept["id"].to_list() == ["1"] and drops == {rule: 1}
+
+
+def test_prompts_of_several_forms_and_files_of_one_name_go_together(tmp_path):
+    for folder, record in (("a", {"prompt": "q"}), ("b", {"messages": [{"content": "r", "role": "user", "name": "x"}]})):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(json.dumps(record) + "\n")
+    rows, _ = prompts.read(tmp_path)
+    assert rows.rows() == [("a/train-0", user("q")), ("b/train-0", user("r"))]
 
 
 @given(st.integers(0, 60), st.integers(1, 9))

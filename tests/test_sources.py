@@ -254,7 +254,7 @@ def test_a_row_of_fifty_megabytes_goes_through_the_same_way_as_any_other(tmp_pat
         ("raw.jsonl", GOOD + b'{"chosen": 3, "rejected": "b"}\n', r"raw.jsonl:2: hh_rlhf: .*"),
         ("raw.jsonl.gz", gzip.compress(GOOD * 99)[:-20], "the file is cut off or damaged"),
         ("raw.parquet", b"PAR1 and no more", "not a whole parquet file"),
-        ("raw.txt", GOOD, "no .parquet, .jsonl or .jsonl.gz file"),
+        ("raw.txt", GOOD, "0 files of .parquet, .jsonl, .jsonl.gz and 0 .json pins"),
         ("raw.json", b'{"dataset": "a/b", "split": "train", "revision": "main"}', "40-digit commit"),
         ("raw.jsonl", GOOD.replace(b"Human", b"human"), "1 rows of hh_rlhf, no pair; drops {'not_a_transcript': 1}"),
     ],
