@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -48,12 +49,12 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
     assert facts["gold_reward"] == pytest.approx(7.75) and facts["gold_reward_interval"] == [pytest.approx(5.5), 10]
 
 
-def pair(chosen: float, rejected: float) -> dict:
+def pair(chosen: float, rejected: float, source: str = "s") -> dict:
     prompt = [{"role": "user", "content": "Tell me about bees."}]
     good = [{"role": "assistant", "content": "Bees make honey in the hive. The queen leads the colony."}]
     bad = [{"role": "assistant", "content": "bees bees bees"}]
     ends = {"chosen_finished": True, "rejected_finished": True}
-    return {"prompt": prompt, "chosen": good, "rejected": bad, "reward_chosen": chosen, "reward_rejected": rejected, **ends}
+    return {"prompt": prompt, "chosen": good, "rejected": bad, "reward_chosen": chosen, "reward_rejected": rejected, "source": source, **ends}
 
 
 def test_accuracy_against_gold_follows_the_gold_order_even_where_the_label_is_wrong():
@@ -77,3 +78,18 @@ def test_the_table_grows_by_a_row_and_keeps_its_order(tmp_path):
         (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
     standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], table=tmp_path / "t.json")
     assert (tmp_path / "t.json").read_text().index("pi0") < (tmp_path / "t.json").read_text().index("pi1")
+
+
+def test_a_reward_model_that_is_sure_of_three_quarters_and_always_right_is_a_quarter_off():
+    sure, torn, wrong = pair(math.log(3), 0.0), pair(0.0, 0.0), pair(0.0, math.log(3))
+    assert reward_accuracy.calibration_error([sure]) == pytest.approx(0.25)
+    assert reward_accuracy.calibration_error([sure, torn]) == pytest.approx(0.125)  # a tie is half right and half sure
+    assert reward_accuracy.calibration_error([sure, sure, sure, wrong]) == 0  # three of four right, three quarters sure
+
+
+def test_accuracy_is_told_by_set_and_by_which_side_is_the_longer():
+    rows = [pair(1.0, 0.0, "a"), pair(0.0, 1.0, "b"), pair(1.0, 0.0, "b")]
+    rows[2] |= {"chosen": rows[2]["rejected"], "rejected": rows[2]["chosen"]}
+    found = {name: [row["source"] for row in part] for name, part in reward_accuracy.parts(rows).items()}
+    assert found == {"labels_of_a": ["a"], "labels_of_b": ["b", "b"], "where_chosen_is_longer": ["a", "b"], "where_chosen_is_shorter": ["b"]}
+    assert "labels_of_a" not in reward_accuracy.parts(rows[:1])
