@@ -1,6 +1,7 @@
 """Write params.yaml from a profile: the defaults of profiles/quickstart.yaml with another profile's numbers laid over them.
 
     python -m stages.profile smoke [dpo.beta=0.3 ...]
+    python -m stages.profile paper+mix1             (one over the other)
 
 A profile is numbers only: every profile runs the same dvc.yaml and the same stages, and going back to an earlier one costs a checkout.
 """
@@ -30,15 +31,20 @@ def lay_over(base: Any, overlay: Mapping, whole: tuple[str, ...] = ()) -> None:
 
 
 def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never written to
-    """The text of params.yaml for a profile, single `key=value` settings laid over it. Raises ParamsError, or ValueError for an unknown profile."""
+    """The text of params.yaml for a profile, or several with + between, single `key=value` settings laid over it.
+
+    Raises ParamsError, or ValueError for an unknown profile.
+    """
     known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-    if profile not in known:
+    names = profile.split("+")
+    if not set(names) <= set(known):
         raise ValueError(f"no profile {profile!r}; there are {', '.join(known)}")
     yaml = YAML()
     yaml.width = 200
     tree = yaml.load((PROFILES / "quickstart.yaml").read_text())
-    if profile != "quickstart":
-        lay_over(tree, yaml.load((PROFILES / f"{profile}.yaml").read_text()), whole=("mix",))  # its keys are names of sets
+    for name in names:
+        if name != "quickstart":
+            lay_over(tree, yaml.load((PROFILES / f"{name}.yaml").read_text()), whole=("mix",))  # its keys are names of sets
     for setting in settings:
         key, _, value = setting.partition("=")
         parts, overlay = key.split("."), yaml.load(value)

@@ -100,6 +100,14 @@ def test_the_paper_profile_has_the_papers_numbers():
     assert (p["rank"]["length_penalty"], p["prompts"]["per_iteration"], len(p["iterations"])) == (0.001, 20000, 3)
 
 
+def test_mix1_is_laid_over_the_papers_numbers():
+    p = tree("paper+mix1")
+    assert list(p["mix"]) == ["hh_rlhf", "shp", "ultrafeedback", "summarize"] and p["mixed"] == "summarize"
+    assert p["reward_model"] == tree("paper")["reward_model"]
+    with pytest.raises(ValueError, match=r"no profile 'paper\+mix3'; there are mix1, paper"):
+        compose("paper+mix3")
+
+
 def test_an_overlay_key_that_does_not_exist_is_refused():
     with pytest.raises(KeyError, match="gamma"):
         compose("smoke", ["dpo.gamma=1"])
