@@ -59,11 +59,16 @@ def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
         return subprocess.Popen([*REPRO, *targets], cwd=folder, env=os.environ | ODD, umask=0o077, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
 
 
+def ignores_term(pid: int) -> bool:
+    """Whether the process shrugs SIGTERM off, as Python's resource tracker does, on which no result depends."""
+    return bool(int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def victim(run: subprocess.Popen, kind: str) -> int:
     """dvc itself, now or when the running stage has ended; the guard (the eldest child: the shell gives way to it); the youngest process of all."""
     while kind == "commit" and children(run.pid):
         time.sleep(0.01)
-    below = [pid for pid in children(run.pid) if os.getsid(pid) != pid]  # the watchdog leads a session of its own
+    below = [pid for pid in children(run.pid) if os.getsid(pid) != pid and not ignores_term(pid)]  # the watchdog leads a session of its own
     return run.pid if kind in ("dvc", "commit") or not below else below[0] if kind == "guard" else below[-1]
 
 
