@@ -1,5 +1,6 @@
 # make repro: set everything up, run the pipeline, print the result table.  make test: set everything up, pass the tests.
 # make check: what a developer wants before a commit.  make lock: resolve the lock again after an edit of pyproject.toml.
+# make signals: train and measure every preference signal, print them side by side.
 # make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro test check lock verify invalidation chaos
+.PHONY: setup repro signals test check lock verify invalidation chaos
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -31,6 +32,10 @@ $(STAMP): requirements.lock
 repro: setup
 	dvc --wait-for-lock repro
 	@cat metrics/table.md; echo "report: metrics/report.html"
+
+signals: setup
+	dvc --wait-for-lock repro signals/dvc.yaml:signal_report
+	@cat metrics/signals.md; echo "report: metrics/signals.html"
 
 test: setup
 	ruff format --check .

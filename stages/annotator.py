@@ -146,3 +146,8 @@ def gold_reward(prompt: str, answer: str, finished: bool) -> float:
     quality = 0.7 * done + 0.3 * obeys(rule, answer) if rule else done
     factors = on_topic(prompt, answer) * says(prompt, answer) * (0.2 + 0.8 * form(answer))
     return 10 * factors * fresh(answer) * own(prompt, answer) * (0.1 + 0.9 * quality)
+
+
+def gold(prompt: list[dict[str, str]], answer: str, finished: bool) -> float:
+    """r* of an answer in a conversation; what its users said is the prompt."""
+    return gold_reward("\n".join(m["content"] for m in prompt if m["role"] == "user"), answer, finished)

@@ -4,6 +4,7 @@ A prompt ends with the assistant header and holds what the template puts in fron
 ended by itself, the template's end-of-turn token: an answer that was cut off is never taught an end it did not produce.
 """
 
+from functools import cache
 from typing import Any
 
 Message = dict[str, str]
@@ -16,6 +17,7 @@ def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
 
 
+@cache
 def end_of_turn(tokenizer: Any) -> int:
     """The token that the chat template puts after an assistant's words (<|im_end|>, <|eot_id|>): where sampling stops."""
     prompt = [{"role": "user", "content": "a"}]

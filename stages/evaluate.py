@@ -16,20 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from stages import annotator
-
-
-def gold(row: dict) -> float:
-    """r* of an answer; what the users of the conversation said is the prompt."""
-    prompt = "\n".join(m["content"] for m in row["prompt"] if m["role"] == "user")
-    return annotator.gold_reward(prompt, row["completion"], row["finished"])
-
-
-def interval(values: np.ndarray, resamples: int, confidence: float, seed: int) -> list[float]:
-    """[low, high] of the mean of `values` (N,), by resampling its rows: the same prompts are drawn for every quantity."""
-    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    edge = (1 - confidence) / 2
-    return np.quantile(values[draws].mean(axis=1), [edge, 1 - edge]).round(4).tolist()
+from stages import annotator, bootstrap
 
 
 def split(path: Path, name: str) -> list[dict]:
@@ -47,12 +34,13 @@ def column(rows: list[dict], name: str) -> np.ndarray:
 
 def golds(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
     """The gold reward of a policy, and what it gains over the two others, with intervals; the k-th answers to a prompt are compared."""
-    bootstrap = {"resamples": params.evaluate.resamples, "confidence": params.evaluate.confidence, "seed": params.seed}
-    mine, theirs, offlines = (np.array([gold(row) for row in side]) for side in (rows, baseline, offline))
+    settings = {"resamples": params.evaluate.resamples, "confidence": params.evaluate.confidence, "seed": params.seed}
+    sides = (rows, baseline, offline)
+    mine, theirs, offlines = (np.array([annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in side]) for side in sides)
     quantities = {"gold_reward": mine, "gain": mine - theirs, "over_offline": mine - offlines, "win_rate": wins(mine, theirs)}
     prompts = len({row["id"] for row in rows})
     means = {name: each.reshape(prompts, -1).mean(axis=1) for name, each in quantities.items()}
-    return {k: v for name, each in means.items() for k, v in ((name, each.mean()), (f"{name}_interval", interval(each, **bootstrap)))}
+    return {k: v for name, each in means.items() for k, v in ((name, each.mean()), (f"{name}_interval", bootstrap.interval(each, **settings)))}
 
 
 def numbers(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-NOT_STAGES = {"run", "params", "profile", "fingerprint", "verify"}  # run and write the pipeline, are part of no result
+NOT_STAGES = {"run", "params", "profile", "fingerprint", "verify", "rate"}  # run and write the pipeline or look at it, are part of no result
 BEHIND = {  # packages whose versions decide a stage's result although it imports only the one on the left
     "trl": ["transformers", "accelerate", "datasets", "torch"],
     "vllm": ["transformers", "torch"],

@@ -14,20 +14,23 @@ STAMPS = Path(".scratch/verified")
 CACHE = Path(".dvc/cache/files/md5")
 RUNS_CODE = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".so"}
 """Endings of files that loading can execute (pickles and what may hold one) or that are code."""
+LOCKS = ("dvc.lock", "signals/dvc.lock")
+"""What DVC recorded of the pipeline and of the signals; a stage's name stands in one of them only."""
 INFLATION = 1000
 """A parquet file may hold this many times its own bytes; text compresses 3 to 30 times."""
 
 
-def locked_stages(lock: Path) -> dict[str, dict]:
-    """What dvc.lock says of every stage, by name, removed ones too; all leaves are strings. Empty where there is no lock."""
+def locked_stages(root: Path) -> dict[str, dict]:
+    """What the locks of both pipelines say of every stage, by name, removed ones too; all leaves are strings."""
     import yaml
 
-    return (yaml.load(lock.read_text(), yaml.CBaseLoader) or {}).get("stages", {}) if lock.exists() else {}
+    locks = [root / name for name in LOCKS if (root / name).exists()]
+    return {name: stage for lock in locks for name, stage in (yaml.load(lock.read_text(), yaml.CBaseLoader) or {}).get("stages", {}).items()}
 
 
-def recorded(lock: Path) -> dict[str, str]:
-    """Path to md5 of every output in dvc.lock; a folder's ends in `.dir`."""
-    return {out["path"]: out["md5"] for stage in locked_stages(lock).values() for out in stage.get("outs", []) if "md5" in out}
+def recorded(root: Path) -> dict[str, str]:
+    """Path to md5 of every output in the locks; a folder's ends in `.dir`."""
+    return {out["path"]: out["md5"] for stage in locked_stages(root).values() for out in stage.get("outs", []) if "md5" in out}
 
 
 def md5(file: Path) -> str:

@@ -132,6 +132,46 @@ class Sft(Training):
 
 class RewardModel(Training):
     layers: Count | None
+    margin: NotNegative
+    centring: NotNegative
+    validation_share: Annotated[float, Field(ge=0, lt=1)]
+    evaluations: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def there_is_something_to_validate_on(self) -> Self:
+        if self.evaluations and not self.validation_share:
+            raise ValueError(f"evaluations = {self.evaluations} need a validation_share over 0")
+        return self
+
+
+class PreferenceModel(Training):
+    layers: Count | None
+    packing: bool
+
+
+class Pairwise(Section):
+    ranking: Literal["tournament", "all_pairs"]
+
+
+class Judge(Section):
+    model: str
+    template: str
+    served: str | None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)]
+
+
+class Ensemble(Section):
+    rule: Literal["mean", "worst", "penalised"]
+    penalty: NotNegative
+
+
+class Implicit(Section):
+    policy: str
+    form: Literal["ratio", "sum", "average"]
+
+
+class RewardBench(Section):
+    raw: str
 
 
 class Generate(Section):
@@ -147,6 +187,7 @@ class Generate(Section):
 
 
 class Rank(Section):
+    scorer: Literal["reward_model", "preference_model", "judge", "ensemble", "implicit", "bag_of_words", "longer"]
     length_penalty: NotNegative
     min_margin: NotNegative
     truncated: Literal["keep", "drop", "rejected_only"]
@@ -205,6 +246,8 @@ class Runtime(Section):
     engine_memory_share: Annotated[float, Field(gt=0, le=1)]
     engine_cpu_cache_gib: Count
     tensor_parallel: Count
+    judge_url: str
+    judge_connections: Count
 
 
 class Params(Section):
@@ -221,9 +264,16 @@ class Params(Section):
     demonstrations: Demonstrations
     sft: Sft
     reward_model: RewardModel
+    preference_model: PreferenceModel
+    pairwise: Pairwise
+    judge: Judge
+    ensemble: Ensemble
+    implicit: Implicit
+    reward_bench: RewardBench
     iterations: Annotated[list[Iteration], Field(min_length=1)]
     final: str
     policies: list[str]
+    candidates: list[str]
     generate: Generate
     rank: Rank
     offline: Offline
@@ -247,12 +297,19 @@ class Params(Section):
             raise ValueError(f"mixed = {self.mixed!r} must be {before!r}, the last set of the mix")
         return self
 
+    def shards(self) -> list[str]:
+        """The shards' numbers, as the first policy's candidates name them."""
+        return [name.removeprefix("pi0-") for name in self.candidates if re.fullmatch(r"pi0-\d+", name)]
+
     @model_validator(mode="after")
     def iterations_form_a_chain(self) -> Self:
         for k, step in enumerate(self.iterations):
             wanted = (f"t{k}", f"pi{k}", f"pi{k + 1}")
             if (step.id, step.samples, step.makes) != wanted:
                 raise ValueError(f"iterations[{k}] must be {{id: {wanted[0]}, samples: {wanted[1]}, makes: {wanted[2]}}}")
+        sampled = ["heldout", "reward_bench", *(f"{step.samples}-{shard}" for step in self.iterations for shard in self.shards())]
+        if self.candidates != sampled:
+            raise ValueError(f"candidates must be [{', '.join(sampled)}]: the pairs to judge, and every shard of what the iterations sample")
         made = [step.makes for step in self.iterations]
         if self.policies != ["pi0", "offline", *made] or self.final != made[-1]:
             raise ValueError(f"policies must be [pi0, offline, {', '.join(made)}] and final {made[-1]}, as the iterations make them")

@@ -1,8 +1,8 @@
 """Keep of each prompt the best completion against the worst, judged and labelled by the length-penalised reward.
 
-Reads   scores: every shard's candidates with reward (logit)
+Reads   scores: every shard's candidates with reward (in the scorer's unit; null where the scorer could not tell, and then the candidate is not used)
 Writes  pairs: one row per prompt (SCHEMA; TRL's names); metrics: prompts in, pairs out, drops by name, and an audit of the pairs
-Params  rank.length_penalty (lambda, reward per character), rank.min_margin (reward), rank.truncated, generate.n
+Params  rank.length_penalty (lambda, reward per character), rank.min_margin (reward), rank.truncated, generate.n; dvc.yaml reads rank.scorer
 Source  RLHF Workflow, arXiv 2405.07863, section 3.3: best and worst of n by r - lambda * |a|, |a| in characters; equal texts are dropped
 """
 
@@ -29,7 +29,7 @@ def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
     """Candidates grouped by prompt id, by sample. Raises ValueError for a reward that is no number, or a prompt without its n samples."""
     groups = defaultdict(list)
     for row in sorted(candidates, key=lambda row: (row["id"], row["sample"])):
-        if not math.isfinite(row["reward"]):
+        if row["reward"] is not None and not math.isfinite(row["reward"]):
             raise ValueError(f"prompt {row['id']} sample {row['sample']}: reward is {row['reward']}; run score again, nothing can be ranked by it")
         groups[row["id"]].append(row)
     for prompt_id, group in groups.items():
@@ -40,8 +40,9 @@ def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
 
 def pair(group: list[dict], length_penalty: float, min_margin: float, truncated: str) -> tuple[dict, dict, float] | str:
     """(best, worst, margin) by the penalised reward, the first sample where several tie, or the name of the rule that drops the prompt."""
-    value = {row["sample"]: row["reward"] - length_penalty * len(row["completion"]) for row in group}
-    usable = [row for row in group if row["completion"].strip() and (row["finished"] or truncated != "drop")]
+    scored = [row for row in group if row["reward"] is not None]
+    value = {row["sample"]: row["reward"] - length_penalty * len(row["completion"]) for row in scored}
+    usable = [row for row in scored if row["completion"].strip() and (row["finished"] or truncated != "drop")]
     winners = [row for row in usable if row["finished"] or truncated == "keep"]
     if len(usable) < 2 or not winners:
         return "too_few_usable"
@@ -92,6 +93,14 @@ def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metric
     rules = {"length_penalty": params.rank.length_penalty, "min_margin": params.rank.min_margin, "truncated": params.rank.truncated}
     rows, drops = rank(groups, iteration, **rules)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), pairs)
-    facts = {"rows_in": len(groups), "rows_out": len(rows), "drops": drops, "audit": {k: round(v, 4) for k, v in audit(rows).items()}}
+    unscored = sum(row["reward"] is None for row in candidates)
+    facts = {
+        "rows_in": len(groups),
+        "rows_out": len(rows),
+        "drops": drops,
+        "candidates": len(candidates),
+        "unscored": unscored,
+        "audit": {k: round(v, 4) for k, v in audit(rows).items()},
+    }
     metrics.write_text(json.dumps(facts, indent=2) + "\n")
     print(f"rank {iteration}: {len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs, drops {dict(drops)}")

@@ -1,23 +1,19 @@
 """Draw the results: a table for the README, rows for `dvc plots`, and one HTML page that needs no network.
 
-Reads   table: policy -> numbers; selected, reward: metrics of `select` and `reward_accuracy`; sets: the audit of the preferences; prompts: row account
+Reads   table: policy -> numbers; selected: metrics of `select`; ranker: metrics of `signal`, named by the scorer that ranked; sets: the
+        audit of the preferences; prompts: row account
 Writes  markdown: the result table; rows: one CSV line per policy; page: HTML with the pictures inside it
 """
 
 import csv
 import html
-import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stages import page
+
 NAMES = {"pi0": "π0 (SFT)", "offline": "offline DPO"}
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d5d9de;text-align:right}
-td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto;font-size:.85rem}svg{max-width:100%;height:auto}code{background:#f2f4f6;padding:0 .2rem}
-"""
 
 
 def label(policy: str) -> str:
@@ -44,11 +40,6 @@ def cells(policy: str, numbers: dict[str, Any]) -> list[str]:
 HEADER = ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0", "proxy", "tokens", "finished", "KL to π0"]
 
 
-def markdown(table: dict[str, Any]) -> str:
-    rows = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *(cells(policy, numbers) for policy, numbers in table.items())]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
 def flat(policy: str, numbers: dict[str, Any]) -> dict[str, Any]:
     """One policy as plain columns: an interval becomes two columns, low and high."""
     row: dict[str, Any] = {"policy": policy}
@@ -71,19 +62,6 @@ def against(interval: list[float]) -> str:
     return "better than" if low > 0 else "worse than" if high < 0 else "not shown to be better or worse than"
 
 
-def svg(draw: Callable[[Any], Any]) -> str:
-    """The figure that `draw(pyplot)` returns, as SVG without a date or random ids."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "report", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False})
-    from matplotlib import pyplot as plt
-
-    text = io.StringIO()
-    draw(plt).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
 def picture(table: dict[str, Any]) -> str:
     """Gold reward with intervals, proxy reward, length and KL by policy."""
     panels = [("gold_reward", "gold reward"), ("proxy_reward", "proxy reward"), ("tokens", "tokens per answer"), ("kl", "KL to π0, nats")]
@@ -102,7 +80,7 @@ def picture(table: dict[str, Any]) -> str:
             axis.set_title(title, fontsize=11)
         return figure
 
-    return svg(draw)
+    return page.svg(draw)
 
 
 def drops_told(drops: dict[str, int]) -> str:
@@ -154,37 +132,40 @@ def drops_picture(sets: dict[str, Any]) -> str:
         axis.legend(ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
         return figure
 
-    return svg(draw)
+    return page.svg(draw)
 
 
-def page(table: dict[str, Any], selected: str, reward: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
-    head = "".join(f"<th>{c}</th>" for c in HEADER)
-    body = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in cells(policy, numbers)) + "</tr>" for policy, numbers in table.items())
-    proxy = "".join(
-        f"<tr><td>{name.replace('_', ' ')}</td><td>{fact['accuracy']:.3f} ± {fact['standard_error']:.3f}</td><td>{fact['pairs']}</td></tr>"
-        for name, fact in reward.items()
-    )
+def trust(ranker: dict[str, Any]) -> str:
+    """What the scorer that ranked gets right of the held-out pairs."""
+    facts = ranker["heldout"].items()
+    lines = [[name, f"{fact['accuracy']:.1%}", f"{fact['interval'][0]:.1%} to {fact['interval'][1]:.1%}", str(fact["pairs"])] for name, fact in facts]
+    return page.table(["agreement with", "accuracy", "95 % interval", "pairs"], lines)
+
+
+def whole(table: dict[str, Any], selected: str, name: str, ranker: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
+    """The HTML page."""
     audit = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in set_cells(name, fact)) + "</tr>" for name, fact in sets.items())
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{STYLE}</style>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{page.STYLE}</style>
 <h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
-<table><tr>{head}</tr>{body}</table>{picture(table)}
+{page.table(HEADER, [cells(policy, numbers) for policy, numbers in table.items()])}{picture(table)}
 <p>{table["pi0"]["test"]["answers"]} answers to {table["pi0"]["test"]["prompts"]} test prompts. Intervals: bootstrap over prompts, gains paired with π0.
 KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
-<h2>The reward model on held-out pairs</h2><table><tr><th>against</th><th>accuracy</th><th>pairs</th></tr>{proxy}</table>
+<h2>The ranker on held-out pairs: {html.escape(name.replace("_", " "))}</h2>{trust(ranker)}
 <h2>The preference data</h2><div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in SET_HEADER)}</tr>{audit}</table></div>
 <p>What each rule took of each set, as a share of its rows:</p>{drops_picture(sets)}
 <h2>The prompts</h2><table><tr><th></th><th>in</th><th>out</th><th>drops</th></tr>{rows_account("prompts", prompts)}</table></html>
 """
 
 
-def main(params: Any, table: Path, selected: Path, reward: Path, sets: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path) -> None:
+def main(params: Any, table: Path, selected: Path, ranker: Path, sets: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path) -> None:
     policies = json.loads(table.read_text())
     best = json.loads(selected.read_text())["policy"]
-    markdown_table.write_text(markdown(policies))
+    markdown_table.write_text(page.markdown(HEADER, [cells(policy, numbers) for policy, numbers in policies.items()]))
     lines = [flat(policy, numbers) for policy, numbers in policies.items()]
     with rows.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    html_page.write_text(page(policies, best, *(json.loads(path.read_text()) for path in (reward, sets, prompts))))
+    facts = (json.loads(path.read_text()) for path in (ranker, sets, prompts))
+    html_page.write_text(whole(policies, best, ranker.stem, *facts))
     print(f"report: {len(policies)} policies; {' '.join(verdict(policies, best))}")

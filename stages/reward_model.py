@@ -1,11 +1,15 @@
-"""Train the Bradley-Terry reward model: loss -log sigmoid(r(x, chosen) - r(x, rejected)), no margin.
+"""Train the Bradley-Terry reward model: loss -log sigmoid(r(x, chosen) - r(x, rejected) - margin), and keep the checkpoint that validates best.
 
-Reads   model: the base model; train: preference pairs
-Writes  reward/: AutoModelForSequenceClassification with one label; curve: one CSV row per optimiser step
-Params  reward_model.layers (the first so many blocks; null for all), learning_rate, epochs, global_batch_rows, warmup_share, max_tokens; dtype, seed
-Source  RLHF Workflow, arXiv 2405.07863, section 2.1; Bradley and Terry 1952
+Reads   model: the base model; train: preference pairs; `member`: 0, or the number of an ensemble's further member, which has another seed
+Writes  reward/: AutoModelForSequenceClassification with one label; curve: one CSV row per optimiser step, one per evaluation
+Params  reward_model.layers (the first so many blocks; null for all), margin (times the pair's own margin, 0 for none), centring (weight of
+        (r(chosen) + r(rejected))^2, Eisenstein et al. 2023), validation_share (of the prompts, taken from training), evaluations (in the whole run, 0
+        for none), learning_rate, epochs, global_batch_rows, warmup_share, max_tokens (a pair is left out whole if either side is longer); dtype, seed
+Source  RLHF Workflow, arXiv 2405.07863, section 2.1; Bradley and Terry 1952; margin: Llama 2, arXiv 2307.09288, equation 2
 """
 
+import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,16 @@ from stages import chat, training
 DISTRIBUTED = True
 
 
-def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
-    """chosen_ids and rejected_ids, each the whole conversation."""
+def validates(row: dict, share: float) -> bool:
+    """Whether a pair belongs to validation: by a hash of its prompt, so that no prompt is on both sides."""
+    return int.from_bytes(hashlib.sha256(f"validation:{row['prompt']}".encode()).digest()[:4], "big") < share * 2**32
+
+
+def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
+    """chosen_ids and rejected_ids, each the whole conversation, and the margin that TRL's loss subtracts."""
     prompt = chat.prompt_ids(tokenizer, row["prompt"])
-    return {f"{side}_ids": prompt + chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"]) for side in ("chosen", "rejected")}
+    sides = {f"{side}_ids": prompt + chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"]) for side in ("chosen", "rejected")}
+    return sides | ({"margin": margin * (row["margin"] or 0.0)} if margin else {})
 
 
 def load(model: Path, layers: int | None) -> Any:
@@ -33,20 +43,44 @@ def load(model: Path, layers: int | None) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(model, config=config, **training.model_options())
 
 
-def main(params: Any, model: Path, train: Path, *, reward: Path, curve: Path) -> None:
+def selection(section: Any, rows: int, folder: Path, deepspeed: int) -> dict[str, Any]:
+    """TrainingArguments that evaluate so many times, at equal distances, and come back to the checkpoint with the lowest validation loss."""
+    steps = -(-rows // section.global_batch_rows) * section.epochs
+    every = max(1, steps // section.evaluations)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False, "save_total_limit": 1}
+    when = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
+    return best | when | {"output_dir": str(folder), "save_only_model": not deepspeed, "per_device_eval_batch_size": 4}
+
+
+def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path) -> None:
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    tokenizer = chat.load_tokenizer(model)
-    rows = [tokenize(tokenizer, row) for row in pq.read_table(train).to_pylist()]
-    short = [row for row in rows if max(map(len, row.values())) <= params.reward_model.max_tokens]
-    if not short:
-        raise ValueError(f"no pair of {len(rows)} fits reward_model.max_tokens = {params.reward_model.max_tokens}; raise it")
-    settings = RewardConfig(**training.arguments(params.reward_model, params, len(short)))
-    network = load(model, params.reward_model.layers)
-    trainer = RewardTrainer(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
+    tokenizer, section = chat.load_tokenizer(model), params.reward_model
+    rows = pq.read_table(train).to_pylist()
+    sides: tuple[list[dict], list[dict]] = ([], [])
+    for row in rows:
+        ids = tokenize(tokenizer, row, section.margin)
+        if max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= section.max_tokens:
+            sides[section.evaluations > 0 and validates(row, section.validation_share)].append(ids)
+    short, held = sides
+    if not short or (section.evaluations and not held):
+        told = f"{len(short)} pairs to train on and {len(held)} to validate, of {len(rows)}"
+        raise ValueError(f"{told}; raise reward_model.max_tokens = {section.max_tokens} or reward_model.validation_share = {section.validation_share}")
+    checkpoints = reward.with_name(f"{reward.name}-checkpoints")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    options = training.arguments(section, params, len(short)) | {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
+    options |= selection(section, len(short), checkpoints, params.runtime.deepspeed) if held else {}
+    training.seed(params.seed + member)
+    trainer = RewardTrainer(
+        load(model, section.layers), args=RewardConfig(**options), train_dataset=Dataset.from_list(short),
+        eval_dataset=Dataset.from_list(held) if held else None, processing_class=tokenizer,
+    )  # fmt: skip
     trainer.train()
     training.save(trainer, tokenizer, reward, params.dtype)
     training.write_curve(trainer, curve)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     last = [step for step in trainer.state.log_history if "loss" in step][-1]
-    print(f"reward_model: {len(short)} pairs ({len(rows) - len(short)} over {params.reward_model.max_tokens} tokens), last loss {last['loss']:.3f}")
+    best = f", best validation loss {trainer.state.best_metric:.3f} at step {trainer.state.best_global_step}" if held else ""
+    out = len(rows) - len(short) - len(held)
+    print(f"reward_model: {len(short)} pairs, {len(held)} to validate ({out} over {section.max_tokens} tokens), last loss {last['loss']:.3f}{best}")

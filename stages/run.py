@@ -90,7 +90,7 @@ def state(inputs: list[Path]) -> dict[str, tuple[int, int, int]]:
 
 def check_inputs(inputs: list[Path], before: dict[str, tuple[int, int, int]]) -> None:
     """Raise ValueError unless the inputs are what dvc.lock recorded, and safe to load."""
-    known = integrity.recorded(ROOT / "dvc.lock")
+    known = integrity.recorded(ROOT)
     for path in inputs:
         if str(path) in known:  # else it is raw data, in git
             files = {name: now for name, now in before.items() if Path(name) == path or path in Path(name).parents}

@@ -1,7 +1,7 @@
 """Split the mix by prompt: what trains, and what only measures the reward model.
 
 Reads   mixed: pairs of every set; account: its keys name every set
-Writes  train, heldout: the same columns but `margin`; no prompt stands in both. metrics: {set: its rows on either side}
+Writes  train, heldout: the same columns; no prompt stands in both. metrics: {set: its rows on either side}
 Params  split.heldout_share, share of prompts
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import form, overlap
@@ -24,14 +23,13 @@ def is_heldout(keys: list[str], share: float) -> np.ndarray:
 
 
 def main(params: Any, mixed: Path, account: Path, *, train: Path, heldout: Path, metrics: Path) -> None:
-    schema = pa.schema([field for field in form.SCHEMA if field.name != "margin"])
     rows = {source: {"train": 0, "heldout": 0} for source in json.loads(account.read_text())}
-    with pq.ParquetWriter(train, schema) as for_train, pq.ParquetWriter(heldout, schema) as for_heldout:
+    with pq.ParquetWriter(train, form.SCHEMA) as for_train, pq.ParquetWriter(heldout, form.SCHEMA) as for_heldout:
         for batch in form.stored(mixed):
             keys = pl.DataFrame(pl.from_arrow(batch.select(["prompt"]))).select(overlap.prompt_key()).to_series().to_list()
             held = is_heldout(keys, params.split.heldout_share)
             for name, writer, mask in (("train", for_train, ~held), ("heldout", for_heldout, held)):
-                part = batch.select(schema.names).filter(mask)
+                part = batch.select(form.SCHEMA.names).filter(mask)
                 writer.write_batch(part)
                 for source, count in pl.Series(part["source"]).value_counts().iter_rows():
                     rows[source][name] += count

@@ -12,9 +12,8 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
     Raises ValueError when the global batch cannot be split evenly over processes and micro-batches.
     """
     import torch
-    import transformers
 
-    transformers.set_seed(params.seed)
+    seed(params.seed)
     gpu, runtime = torch.cuda.is_available(), params.runtime
     if runtime.threads and not gpu:
         torch.set_num_threads(runtime.threads)
@@ -45,6 +44,13 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
     }
 
 
+def seed(number: int) -> None:
+    """Every generator: of a new head's weights, of dropout, of the order of rows."""
+    import transformers
+
+    transformers.set_seed(number)
+
+
 def deepspeed(runtime: Any, gpu: bool) -> dict[str, Any]:
     """A DeepSpeed configuration for the ZeRO stage in `runtime.deepspeed`; "auto" values come from the trainer's own arguments."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
@@ -65,9 +71,9 @@ def model_options() -> dict[str, Any]:
 
 
 def write_curve(trainer: Any, path: Path) -> None:
-    """One CSV row per optimiser step, with every number the trainer logged but times, which would differ from run to run."""
-    rows = [r for r in trainer.state.log_history if "loss" in r]
-    drop = {"epoch", "num_tokens"}
+    """One CSV row per optimiser step and evaluation, with every number the trainer logged but times, which would differ from run to run."""
+    rows = [r for r in trainer.state.log_history if "loss" in r or "eval_loss" in r]
+    drop = {"epoch", "num_tokens", "eval_num_tokens", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
     names = ["step", *sorted({k for r in rows for k in r} - drop - {"step"})]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")

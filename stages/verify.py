@@ -26,18 +26,20 @@ class Finding(Exception):
 
 
 def recorded_stages() -> dict[str, dict]:
-    """What dvc.lock says of every stage in the graph, by name."""
-    lock = integrity.locked_stages(Path("dvc.lock"))
-    names = subprocess.run(["dvc", "stage", "list", "--name-only"], capture_output=True, text=True, check=True).stdout.split()
-    return {name: lock[name] for name in names}
+    """What was recorded of every stage of the pipeline and of the signals that it asked for, by name."""
+    from dvc.repo import Repo
+
+    lock = integrity.locked_stages(Path())
+    return {name: lock[name] for name in (stage.addressing.rpartition(":")[2] for stage in Repo().stage.collect("dvc.yaml", with_deps=True) if stage.cmd)}
 
 
 def check_graph() -> None:
     """Params, commands, inputs and outputs agree with dvc.lock, as DVC sees it. Raises Finding."""
-    done = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    done = subprocess.run(["dvc", "status", "--json", "--with-deps", "dvc.yaml"], capture_output=True, text=True)
     changed = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
     if done.returncode or changed:
-        raise Finding(f"dvc status: {json.dumps(changed)[:300] or done.stderr.strip()}; run `dvc pull`, and if it stays, `dvc --wait-for-lock repro`")
+        told = json.dumps(changed)[:300] or done.stderr.strip()
+        raise Finding(f"dvc status -d dvc.yaml: {told}; run `dvc pull -d dvc.yaml`, and if it stays, `dvc --wait-for-lock repro`")
 
 
 def check_keys(root: Path) -> int:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from stages import integrity
 from tests.conftest import copy_tree, sh
 from tests.trust import chaos
 
@@ -17,7 +18,8 @@ def test_four_kills_on_the_way_to_the_first_policy_change_nothing(smoke, tmp_pat
     """In another folder than the undisturbed run, with another hash seed, locale, time zone and umask."""
     folder = copy_tree(tmp_path / "clone")
     shutil.copy(smoke / "params.yaml", folder / "params.yaml")
-    (folder / "dvc.lock").unlink(missing_ok=True)
+    for name in integrity.LOCKS:
+        (folder / name).unlink(missing_ok=True)
     random.seed(4)
     for kind, sign in KILLS:
         _, twice, ended = chaos.kill_once(folder, kind, sign, random.uniform(5, 30), "dpo@t0")

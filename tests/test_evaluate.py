@@ -1,10 +1,9 @@
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from stages import evaluate, reward_accuracy, select, standings
+from stages import bootstrap, evaluate, select, standings
 
 
 def test_wins_count_a_tie_half():
@@ -12,9 +11,9 @@ def test_wins_count_a_tie_half():
 
 
 def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_mean():
-    assert evaluate.interval(np.full(20, 2.5), 200, 0.95, seed=1) == [2.5, 2.5]
+    assert bootstrap.interval(np.full(20, 2.5), 200, 0.95, seed=1) == [2.5, 2.5]
     values = np.arange(100.0)
-    low, high = evaluate.interval(values, 4000, 0.95, seed=1)
+    low, high = bootstrap.interval(values, 4000, 0.95, seed=1)
     # the standard error of the mean is sqrt(833.25 / 100) = 2.887, so about 49.5 -+ 5.66
     assert low == pytest.approx(49.5 - 5.66, abs=0.5) and high == pytest.approx(49.5 + 5.66, abs=0.5)
 
@@ -49,25 +48,6 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
     assert facts["gold_reward"] == pytest.approx(7.75) and facts["gold_reward_interval"] == [pytest.approx(5.5), 10]
 
 
-def pair(chosen: float, rejected: float, source: str = "s") -> dict:
-    prompt = [{"role": "user", "content": "Tell me about bees."}]
-    good = [{"role": "assistant", "content": "Bees make honey in the hive. The queen leads the colony."}]
-    bad = [{"role": "assistant", "content": "bees bees bees"}]
-    ends = {"chosen_finished": True, "rejected_finished": True}
-    return {"prompt": prompt, "chosen": good, "rejected": bad, "reward_chosen": chosen, "reward_rejected": rejected, "source": source, **ends}
-
-
-def test_accuracy_against_gold_follows_the_gold_order_even_where_the_label_is_wrong():
-    flipped = pair(2.0, 1.0)
-    flipped["chosen"], flipped["rejected"] = flipped["rejected"], flipped["chosen"]  # the label prefers the bad answer, and so does the model
-    facts = reward_accuracy.agreement([pair(2.0, 1.0), flipped])
-    assert facts["against_gold"]["accuracy"] == 0.5 and facts["labels_against_gold"]["accuracy"] == 0.5
-
-
-def test_a_tie_counts_half():
-    assert (reward_accuracy.right(1.0, 1.0), reward_accuracy.right(2.0, 1.0), reward_accuracy.right(1.0, 2.0)) == (0.5, 1.0, 0.0)
-
-
 def test_selection_takes_the_best_iterate_and_never_the_baselines():
     table = {name: {"validation": {"proxy_reward": v}} for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))}
     assert select.choose(table, "proxy_reward") == ("pi1", {"pi1": 1.0, "pi2": 1.0})
@@ -78,18 +58,3 @@ def test_the_table_grows_by_a_row_and_keeps_its_order(tmp_path):
         (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
     standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], table=tmp_path / "t.json")
     assert (tmp_path / "t.json").read_text().index("pi0") < (tmp_path / "t.json").read_text().index("pi1")
-
-
-def test_a_reward_model_that_is_sure_of_three_quarters_and_always_right_is_a_quarter_off():
-    sure, torn, wrong = pair(math.log(3), 0.0), pair(0.0, 0.0), pair(0.0, math.log(3))
-    assert reward_accuracy.calibration_error([sure]) == pytest.approx(0.25)
-    assert reward_accuracy.calibration_error([sure, torn]) == pytest.approx(0.125)  # a tie is half right and half sure
-    assert reward_accuracy.calibration_error([sure, sure, sure, wrong]) == 0  # three of four right, three quarters sure
-
-
-def test_accuracy_is_told_by_set_and_by_which_side_is_the_longer():
-    rows = [pair(1.0, 0.0, "a"), pair(0.0, 1.0, "b"), pair(1.0, 0.0, "b")]
-    rows[2] |= {"chosen": rows[2]["rejected"], "rejected": rows[2]["chosen"]}
-    found = {name: [row["source"] for row in part] for name, part in reward_accuracy.parts(rows).items()}
-    assert found == {"labels_of_a": ["a"], "labels_of_b": ["b", "b"], "where_chosen_is_longer": ["a", "b"], "where_chosen_is_shorter": ["b"]}
-    assert "labels_of_a" not in reward_accuracy.parts(rows[:1])

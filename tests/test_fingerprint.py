@@ -46,18 +46,21 @@ def test_an_edit_changes_the_key_of_that_stage_alone(clone):
     assert changed(clone, "stages/rank.py", "max(winners", "min(winners") == {"rank"}
 
 
+FORWARD = {f"scorers.{name}" for name in ("reward_model", "preference_model", "judge", "implicit")}
+
+
 def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
     assert changed(clone, "stages/sampling.py", ">> 1", ">> 2") == {"generate", "respond"}
-    assert changed(clone, "stages/forward.py", "yield batch", "yield list(batch)") == {"score", "reward_bench", "reference", "measure"}
+    assert changed(clone, "stages/forward.py", "yield batch", "yield list(batch)") == {"reference", "measure"} | FORWARD
 
 
 def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):
     assert changed(clone, "stages/chatml.jinja", "assistant", "helper") == {"base"}
-    assert changed(clone, "stages/annotator_topics.json", "honey", "money") == {"evaluate", "reward_accuracy"}
+    assert changed(clone, "stages/annotator_topics.json", "honey", "money") == {"evaluate", "signal", "best_of_n"}
 
 
 def test_a_new_trl_reruns_training_and_not_sampling(clone):
-    assert changed(clone, "requirements.lock", "\ntrl==", "\ntrl==9") == {"sft", "reward_model", "dpo"}
+    assert changed(clone, "requirements.lock", "\ntrl==", "\ntrl==9") == {"sft", "reward_model", "preference_model", "dpo"}
     assert changed(clone, "requirements.lock", "\nvllm==", "\nvllm==9") == {"generate", "respond"}
 
 

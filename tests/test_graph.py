@@ -8,16 +8,17 @@ from dvc.repo import Repo
 
 from stages import fingerprint, options
 from stages.profile import compose
-from tests.trust.graph import module_of
+from tests.trust.graph import module_of, name_of
 from tests.trust.reads import keys_read
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
-NAMED = {stage.addressing: stage for stage in STAGES}
+NAMED = {name_of(stage): stage for stage in STAGES}
 
 
 def test_there_are_stages_and_each_runs_under_the_guard():
     assert len(STAGES) > 40
+    assert len(NAMED) == len(STAGES)  # a name stands in one of the two files
     assert all(stage.cmd.startswith("python -m stages.run ") and not set(stage.cmd) & set("|;&<>$`") for stage in STAGES)
 
 
@@ -56,10 +57,32 @@ def test_every_dep_is_exactly_one_out_or_a_file_in_git():
 
 def test_rank_reads_every_shard_that_generate_writes():
     for t in ("t0", "t1"):
-        made = {out.def_path.replace("candidates", "scores") for n, s in NAMED.items() if n.startswith(f"generate@{t}-") for out in s.outs}
+        made = {out.def_path.replace("candidates", "scores/reward_model") for n, s in NAMED.items() if n.startswith(f"generate@{t}-") for out in s.outs}
         read = {dep.def_path for dep in NAMED[f"rank@{t}"].deps if dep.def_path.startswith("data/scores/")}
         batch = {out.def_path for out in NAMED[f"batch@{t}"].outs}
         assert made == read and len(made) == len(batch) > 1
+
+
+def test_every_scorer_scores_all_that_can_be_asked_for_and_is_measured():
+    from typing import get_args
+
+    from stages.params import Rank, load
+
+    candidates = load(ROOT / "params.yaml").candidates
+    for scorer in get_args(Rank.model_fields["scorer"].annotation):
+        for name in candidates:
+            made = {out.def_path for out in NAMED[f"score_{scorer}@{name}"].outs}
+            assert made == {f"data/scores/{scorer}/{name}.parquet"} and f"signal@{scorer}" in NAMED
+
+
+@pytest.mark.parametrize("scorer", ["preference_model", "judge", "implicit"])
+def test_one_value_switches_the_ranker_and_asks_for_no_other(clone, scorer):
+    from tests.trust import graph
+
+    (clone / "params.yaml").write_text(compose("quickstart", [f"rank.scorer={scorer}"]))
+    asked = {name for name in graph.stages(clone) if name.startswith("score_")}
+    assert asked == {f"score_{scorer}@{name}" for name in ("heldout", "reward_bench", "pi0-0", "pi0-1", "pi1-0", "pi1-1")}
+    assert ("preference_model" in graph.stages(clone)) == (scorer == "preference_model")
 
 
 def test_iteration_ids_are_dvcs_index_names():
@@ -93,7 +116,14 @@ def test_cpu_stages_import_no_torch():
         "offline",
         "history",
         "evaluate",
-        "reward_accuracy",
+        "contest",
+        "reward_bench",
+        "scorers.ensemble",
+        "scorers.bag_of_words",
+        "scorers.longer",
+        "signal",
+        "best_of_n",
+        "signal_report",
         "standings",
         "select",
         "report",

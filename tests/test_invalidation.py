@@ -1,5 +1,6 @@
 """What reruns after an edit, on the real graph: a part of tests/trust/edits.py (`make invalidation` makes them all); and a cache that fails."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ HERE = [  # one of each kind, the cheap ones
     "`runtime.*`",
     "one more iteration",
     "a third shard",
+    "`rank.scorer` to the preference model",
     "an edited raw row, their number the same",
     "a comment in `stages/generate.py`",
     "the helper `stages/forward.py`",
@@ -42,8 +44,8 @@ def test_a_reformatted_stage_can_be_recorded_without_running_it(scene):
     sub("stages/rank.py", "import json\n", "import json as json\n")(scene.clone)
     for command in ("dvc repro fingerprint", "dvc commit -f rank@t0 rank@t1"):
         scene.sh(command)
-    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh("dvc status")
-    scene.sh("git reset -q --hard && dvc checkout -q --force")
+    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh("dvc status -d dvc.yaml")
+    scene.sh("git reset -q --hard && dvc checkout -q --force -d dvc.yaml")
 
 
 def test_an_output_that_was_finished_but_not_recorded_can_be_kept(scene):
@@ -59,8 +61,8 @@ def test_an_output_that_was_finished_but_not_recorded_can_be_kept(scene):
 
 
 def test_dropping_what_no_file_of_the_workspace_uses_loses_no_result(scene):
-    scene.sh("dvc gc -w --force && rm -r models data/candidates && dvc checkout")
-    assert "up to date" in scene.sh("dvc status")
+    scene.sh("dvc gc -w --force && rm -r models data/candidates && dvc checkout -d dvc.yaml")
+    assert "up to date" in scene.sh("dvc status -d dvc.yaml")
 
 
 def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(scene):
@@ -68,8 +70,16 @@ def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(s
     assert "Running stage 'dpo@t0'" in said and "Running stage 'generate@t0-0'" not in said and "Running stage 'generate@t1-0'" in said
     assert "0.3" in scene.sh("dvc params diff") and "dpo.beta" in scene.sh("dvc params diff")
     scene.sh("git checkout .")
-    scene.sh("dvc checkout")
-    assert "up to date" in scene.sh("dvc status")
+    scene.sh("dvc checkout -d dvc.yaml")
+    assert "up to date" in scene.sh("dvc status -d dvc.yaml")
+
+
+def test_another_ranker_is_one_value_of_an_experiment(scene):
+    said = scene.sh("dvc exp run -S rank.scorer=preference_model")
+    ran = set(re.findall(r"Running stage '(?:.+:)?(.+)'", said))
+    assert {"preference_model", "score_preference_model@pi0-0", "signal@preference_model", "rank@t0", "report"} <= ran
+    assert not ran & {"reward_model", "sft", "generate@t0-0", "score_reward_model@pi0-0", "respond@pi0"}
+    scene.sh("git checkout . && dvc checkout --force -d dvc.yaml")
 
 
 def test_there_are_edits_of_every_kind():
@@ -111,7 +121,7 @@ def test_a_cache_that_is_full_or_read_only_loses_nothing(scene, small_cache, tro
     scene.sh("dvc --wait-for-lock repro split")
     stale = [out for _, made in scene.oracle().values() for out, text in made.items() if (scene.clone / out).read_bytes() != text]
     assert not stale and "up to date" in scene.sh("dvc status split")
-    scene.sh("dvc cache dir --local --unset && git reset -q --hard && dvc checkout -q --force")
+    scene.sh("dvc cache dir --local --unset && git reset -q --hard && dvc checkout -q --force -d dvc.yaml")
 
 
 def test_the_scene_lies_outside_the_working_tree(scene):

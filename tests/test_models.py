@@ -58,7 +58,8 @@ def settings(runtime, **changes):
     losses = {"loss": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
     return SimpleNamespace(
         seed=1, dtype="float32", runtime=runtime,
-        sft=SimpleNamespace(rows=None, **section), reward_model=SimpleNamespace(layers=None, **section), dpo=SimpleNamespace(**(section | losses | changes)),
+        sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | losses | changes)),
+        reward_model=SimpleNamespace(layers=None, margin=0.0, centring=0.0, validation_share=0.0, evaluations=0, **section),
     )  # fmt: skip
 
 
@@ -155,14 +156,14 @@ def test_sft_and_reward_model_move_every_weight(tiny_model, history, runtime, tm
     sft.main(params, tiny_model, history, policy=tmp_path / "pi0", curve=tmp_path / "c.csv")
     start, end = weights(tiny_model), weights(tmp_path / "pi0")
     assert all(not torch.equal(start[k], end[k]) for k in start)
-    reward_model.main(params, tiny_model, history, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
+    reward_model.main(params, tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
     trained = weights(tmp_path / "reward")
     assert "score.weight" in trained and not torch.equal(trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
 
 
 @pytest.mark.slow
 def test_a_reward_does_not_depend_on_batching_or_padding(tiny_model, history, runtime, tmp_path):
-    reward_model.main(settings(runtime), tiny_model, history, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
+    reward_model.main(settings(runtime), tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
     rows = forward.sides(tmp_path / "reward", pairs(9))
     together = forward.rewards(tmp_path / "reward", rows, "float32", runtime)
     alone = [forward.rewards(tmp_path / "reward", [row], "float32", runtime)[0] for row in rows]

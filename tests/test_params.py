@@ -35,6 +35,11 @@ def tree(profile: str = "quickstart") -> dict:
         ("prompts.per_iteration", 0, "prompts.per_iteration = 0"),
         ("rank.truncated", "sometimes", "rank.truncated = 'sometimes'"),
         ("policies", ["pi0", "pi1"], "policies must be [pi0, offline, pi1, pi2]"),
+        ("candidates", ["heldout", "pi0-0"], "candidates must be [heldout, reward_bench, pi0-0, pi1-0]"),
+        ("rank.scorer", "taste", "rank.scorer = 'taste'"),
+        ("judge.top_logprobs", 21, "judge.top_logprobs = 21"),
+        ("pairwise.ranking", "league", "pairwise.ranking = 'league'"),
+        ("reward_model.evaluations", -1, "reward_model.evaluations = -1"),
         ("runtime.processes", 0, "runtime.processes = 0"),
     ],
 )

@@ -35,6 +35,14 @@ def test_the_penalised_reward_picks_and_labels_the_pair():
     assert (best["sample"], worst["sample"]) == (1, 0) and margin == pytest.approx(1.8)
 
 
+def test_a_candidate_that_the_scorer_could_not_judge_is_in_no_pair():
+    group = [candidate(0, 2.0) | {"reward": None}, candidate(1, -1.0), candidate(2, 0.5)]
+    best, worst, _ = found(group, length_penalty=0.001)
+    assert (best["sample"], worst["sample"]) == (2, 1)
+    assert rank.pair([row | {"reward": None} for row in group], **RULES) == "too_few_usable"
+    assert rank.by_prompt(group, 3)["p"][0]["reward"] is None
+
+
 def test_equal_texts_are_dropped_even_where_their_rewards_differ():
     assert rank.pair([candidate(0, 1.0, "same"), candidate(1, 0.9, "same ")], **RULES) == "identical_texts"
 

@@ -107,7 +107,7 @@ def another_machine(mine: Path, server: Server, name: str) -> Path:
 
 
 def stages_run(output: str) -> set[str]:
-    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+    return {line.split("'")[1].rpartition(":")[2] for line in output.splitlines() if line.startswith("Running stage")}
 
 
 def stored(store: Path, clone: Path, stage: str, file: str) -> tuple[Path, Path]:
@@ -126,7 +126,8 @@ def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_i
     theirs = another_machine(mine, server, "theirs")
     assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))
     assert (theirs / "metrics/table.md").read_text() == (mine / "metrics/table.md").read_text()
-    assert "up to date" in run("dvc status", theirs)
+    assert "up to date" in run("dvc status -d dvc.yaml", theirs)
+    assert "up to date" in run("dvc pull -d dvc.yaml", theirs)
 
     small = another_machine(mine, server, "small")
     sub("stages/report.py", '"wins over', '"won over')(small)
@@ -156,10 +157,10 @@ def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
     theirs = another_machine(mine, server, "theirs")
     assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))  # DVC itself sees nothing
-    words = "--reward models/reward --heldout data/filtered/heldout.parquet --judged data/judged/heldout.parquet"
-    refused = sh(f"python -m stages.run reward_bench {words}", theirs)
+    words = "--reward models/reward --candidates data/candidates/heldout.parquet --scores data/scores/reward_model/heldout.parquet"
+    refused = sh(f"python -m stages.run scorers.reward_model {words}", theirs)
     cached = f".dvc/cache/files/md5/{weights.parent.name}/{weights.name}"
-    assert refused.returncode == 1 and refused.stderr.startswith("reward_bench: models/reward/model.safetensors is damaged or edited: ")
+    assert refused.returncode == 1 and refused.stderr.startswith("scorers.reward_model: models/reward/model.safetensors is damaged or edited: ")
     assert f"`rm -rf models/reward {cached}`" in refused.stderr and "models/reward has md5" in sh("python -m stages.verify", theirs).stderr
 
     run(f"rm -rf models/reward {cached}", theirs)
@@ -194,17 +195,17 @@ def test_two_branches_meet(mine, server):
     """Each branch ran its own edit; after the merge only what both edits touch together runs."""
     run("dvc push --run-cache", mine)
     theirs = another_machine(mine, server, "theirs")
-    sub("stages/report.py", "max-width:60rem", "max-width:61rem")(theirs)
+    sub("stages/report.py", "offline DPO", "DPO offline")(theirs)
     run("git checkout -qb theirs && dvc --wait-for-lock repro --pull", theirs)
     run("git commit -qam width && dvc push --run-cache && git push -q origin theirs", theirs)
     sub("stages/report.py", '"wins over', '"won over')(mine)
     run("dvc --wait-for-lock repro && git commit -qam wording", mine)
     assert sh("git merge theirs", mine).returncode == 1
-    run("git checkout --ours dvc.lock code.lock.yaml metrics", mine)
+    run("git checkout --ours dvc.lock signals/dvc.lock code.lock.yaml metrics", mine)
     ran = stages_run(run("dvc --wait-for-lock repro --pull", mine))
     assert ran <= {"fingerprint", "report"}
     run("git add -A && git commit -qm merge", mine)
-    assert "won" in (mine / "metrics/table.md").read_text() and "up to date" in run("dvc status", mine)
+    assert "won" in (mine / "metrics/table.md").read_text() and "up to date" in run("dvc status -d dvc.yaml", mine)
 
 
 def test_credentials_reach_no_tracked_file(mine, server):

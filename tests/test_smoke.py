@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import sh
 
 pytestmark = pytest.mark.slow
+SIGNALS = ["reward model", "preference model", "judge", "ensemble", "implicit", "bag of words", "longer"]
 
 
 def test_it_ends_with_a_table_of_every_policy(smoke):
@@ -21,7 +22,7 @@ def test_it_ends_with_a_table_of_every_policy(smoke):
 def test_a_second_repro_runs_nothing_and_status_is_clean(smoke):
     again = sh("dvc --wait-for-lock repro", smoke)
     assert "Running stage" not in again.stdout and "up to date" in again.stdout
-    assert "up to date" in sh("dvc status", smoke).stdout
+    assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
 
 
 def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
@@ -57,7 +58,7 @@ def test_no_prompt_of_evaluation_is_trained_on(smoke):
 
 def test_a_beta_reruns_training_and_no_sampling_of_the_first_iteration(smoke):
     assert sh("python -m stages.profile smoke dpo.beta=0.3", smoke).returncode == 0
-    status = json.loads(sh("dvc status --json", smoke).stdout)
+    status = json.loads(sh("dvc status --json -d dvc.yaml", smoke).stdout)
     assert {name for name in status if status[name]} == {"dpo_offline", "dpo@t0", "dpo@t1"}
     sh("python -m stages.profile smoke", smoke)
 
@@ -70,6 +71,34 @@ def test_a_comment_reruns_the_fingerprint_alone(smoke):
     path.write_text(text)
     sh("dvc --wait-for-lock repro", smoke)
     assert [line for line in ran.splitlines() if line.startswith("Running stage")] == ["Running stage 'fingerprint':"]
+
+
+def test_all_signals_are_measured_side_by_side_and_switching_to_one_of_them_scores_nothing_again(smoke):
+    done = sh("dvc --wait-for-lock repro signals/dvc.yaml:signal_report", smoke)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    table = (smoke / "metrics/signals.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == SIGNALS
+    assert "<svg" in (smoke / "metrics/signals.html").read_text()
+    facts = {name: json.loads((smoke / f"metrics/signals/{name.replace(' ', '_')}.json").read_text()) for name in SIGNALS}
+    pairs = facts["longer"]["heldout"]["labels"]["pairs"]
+    assert all(fact["heldout"]["labels"]["pairs"] + fact["unscored"] == pairs for fact in facts.values())
+    assert facts["judge"]["unscored"] > 0 == facts["reward model"]["unscored"]  # comparisons that are longer than the tiny model's context
+    assert facts["judge"]["verdicts"]["unreadable"] >= facts["judge"]["unscored"]
+
+    sh("python -m stages.profile smoke rank.scorer=judge", smoke)
+    ran = sh("dvc --wait-for-lock repro rank@t0", smoke)
+    assert [line for line in ran.stdout.splitlines() if line.startswith("Running stage")] == ["Running stage 'rank@t0':"], ran.stderr
+    assert json.loads((smoke / "metrics/rank/t0.json").read_text())["candidates"] == 24
+    sh("python -m stages.profile smoke && dvc --wait-for-lock repro", smoke)
+
+
+def test_the_runs_own_reward_model_can_be_rated_on_any_judged_pairs(smoke):
+    command, folder = "python -m stages.rate models/reward data/raw/reward_bench", smoke / "data/raw/reward_bench"
+    assert "rate: data/raw/reward_bench: holds no judged pairs; put RewardBench's files there" in sh(command, smoke).stderr
+    (folder / "mine.jsonl").write_text('{"prompt": "q", "chosen": "yes", "rejected": "no"}\n')
+    done = sh(command, smoke)
+    (folder / "mine.jsonl").unlink()
+    assert "| mine | 1 |" in done.stdout, done.stderr
 
 
 def test_models_hold_what_loaders_read_and_nothing_else(smoke):
@@ -94,7 +123,7 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
         rows = [row for name in names for row in pq.read_table(smoke / f"data/candidates/{name}.parquet").to_pylist()]
         return sorted((row["id"], row["sample"], row["completion"]) for row in rows)
 
-    assert drawn("whole") == drawn("pi0/shard-0", "pi0/shard-1")
+    assert drawn("whole") == drawn("pi0-0", "pi0-1")
 
 
 def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke):
@@ -105,7 +134,7 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke)
     text = path.read_text()
     path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
     assert path.read_text() != text
-    assert "verify: dvc status: " in sh("python -m stages.verify", smoke).stderr
+    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.verify", smoke).stderr
     lock = (smoke / "dvc.lock").read_text()
     sh("dvc commit -f evaluate@pi2", smoke)  # a liar who knows DVC
     sh("dvc --wait-for-lock repro", smoke)
@@ -119,12 +148,12 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke)
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("dvc metrics show metrics/selected.json metrics/reward_model.json", "against_labels.accuracy"),
+        ("dvc metrics show metrics/selected.json metrics/signals/reward_model.json", "heldout.labels.accuracy"),
         ("dvc metrics diff --targets metrics/policy/pi2.json", ""),
         ("dvc params diff", ""),
         ("dvc plots show", "index.html"),
-        ("dvc dag --collapse-foreach-matrix reward_bench", "reward_model"),
-        ("dvc dag --collapse-foreach-matrix --md reward_bench", '["reward_model"]'),
+        ("dvc dag --collapse-foreach-matrix reward_model", "reward_model"),
+        ("dvc dag --collapse-foreach-matrix --md reward_model", '["reward_model"]'),
         ("dvc exp list", ""),
     ],
 )
@@ -137,15 +166,15 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(smoke):
     path = smoke / "data/raw/quickstart/annotations.jsonl"
     text = path.read_text()
     path.write_text(text.replace('"choice": "A"', '"choice": "B"', 1))
-    status = json.loads(sh("dvc status --json", smoke).stdout)
+    status = json.loads(sh("dvc status --json -d dvc.yaml", smoke).stdout)
     path.write_text(text)
     assert status["prepare@quickstart"]
 
 
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(smoke):
-    out = smoke / "data/candidates/pi0/shard-0.parquet"
+    out = smoke / "data/candidates/pi0-0.parquet"
     whole = out.read_bytes()
-    words = "--policy models/pi0 --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0/shard-0.parquet"
+    words = "--policy models/pi0 --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0-0.parquet"
     command = ["python", "-m", "stages.run", "generate", *words.split()]
     run = subprocess.Popen(command, cwd=smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.stderr is not None
@@ -164,13 +193,26 @@ def test_deepspeed_trains_on_two_processes(smoke):
     from safetensors.torch import load_file
 
     assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=2", smoke).returncode == 0
-    assert "up to date" in sh("dvc status", smoke).stdout
+    assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
     words = "--model models/pi0 --history data/history/pi1.parquet --reference data/reference/pi1.parquet --policy .scratch/two --curve .scratch/two.csv"
     done = sh(f"python -m stages.run dpo {words}", smoke)
     sh("python -m stages.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
     assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
+
+
+def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(smoke):
+    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2", smoke).returncode == 0
+    words = "--model models/base --train data/filtered/train.parquet --member 0 --reward .scratch/reward --curve .scratch/reward.csv"
+    done = sh(f"python -m stages.run reward_model {words}", smoke)
+    sh("python -m stages.profile smoke", smoke)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "best validation loss" in done.stdout and not list((smoke / ".scratch").rglob("*checkpoint*"))
+    rated = sh(
+        "python -m stages.run scorers.reward_model --reward .scratch/reward --candidates data/candidates/heldout.parquet --scores .scratch/s.parquet", smoke
+    )
+    assert rated.returncode == 0, rated.stderr[-3000:]
 
 
 @pytest.mark.gpu

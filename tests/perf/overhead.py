@@ -19,11 +19,11 @@ from ruamel.yaml import YAML
 ROUNDS = 5
 yaml = YAML()
 IDLE = ["dvc", "--wait-for-lock", "repro", "--quiet"]
-WORDS = "--scores data/scores/pi0/shard-0.parquet data/scores/pi0/shard-1.parquet --iteration t0 --pairs {0}/a.parquet --metrics {0}/b.json"
+WORDS = "--scores data/scores/reward_model/pi0-0.parquet data/scores/reward_model/pi0-1.parquet --iteration t0 --pairs {0}/a.parquet --metrics {0}/b.json"
 BARE = """
 from pathlib import Path
 from stages import params, rank
-rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/pi0/shard-{k}.parquet") for k in (0, 1)], "t0",
+rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/reward_model/pi0-{k}.parquet") for k in (0, 1)], "t0",
           pairs=Path("{0}/a.parquet"), metrics=Path("{0}/b.json"))
 """
 
@@ -34,9 +34,9 @@ def bare_copy(folder: Path) -> None:
         ".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch")
     )
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    for name in ("dvc.yaml", "dvc.lock"):
+    for name in ("dvc.yaml", "dvc.lock", "signals/dvc.yaml", "signals/dvc.lock"):
         text = yaml.load(folder / name)
-        text["stages"].pop("fingerprint")
+        text["stages"].pop("fingerprint", None)
         for stage in text["stages"].values():
             strip(stage.get("do", stage))
         (folder / name).unlink()

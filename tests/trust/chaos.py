@@ -19,8 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
+from stages import integrity
 from tests.conftest import copy_tree
 
 REPRO = ["dvc", "--wait-for-lock", "repro"]
@@ -49,9 +48,8 @@ def alive(folder: Path) -> list[str]:
 
 
 def recorded(folder: Path) -> dict[str, object]:
-    """dvc.lock as a mapping of stage to what was recorded of it."""
-    path = folder / "dvc.lock"
-    return dict(YAML(typ="safe").load(path)["stages"]) if path.exists() else {}
+    """The locks as a mapping of stage to what was recorded of it."""
+    return dict(integrity.locked_stages(folder))
 
 
 def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
@@ -81,7 +79,7 @@ def settle(run: subprocess.Popen, folder: Path) -> None:
 
 
 def ran(log: Path) -> list[str]:
-    return re.findall(r"Running stage '(.+)'", log.read_text())
+    return re.findall(r"Running stage '(?:.+:)?(.+)'", log.read_text())
 
 
 def kill_once(folder: Path, kind: str, sign: signal.Signals, wait: float, *targets: str) -> tuple[list[str], set[str], bool]:
@@ -111,7 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         calm, folder = (copy_tree(Path(scratch) / name) for name in ("calm", "chaos"))
         for clone in (calm, folder):
-            (clone / "dvc.lock").unlink(missing_ok=True)
+            for name in integrity.LOCKS:
+                (clone / name).unlink(missing_ok=True)
             subprocess.run([sys.executable, "-m", "stages.profile", "smoke"], cwd=clone, check=True, capture_output=True)
         subprocess.run(REPRO, cwd=calm, check=True, capture_output=True)
         done = 0
@@ -121,7 +120,7 @@ def main() -> None:
             assert not twice, f"computed again although recorded: {twice}"
             if ended:  # nothing left to kill: begin anew
                 assert recorded(folder) == recorded(calm)
-                subprocess.run("rm -rf dvc.lock .dvc/cache && git clean -qfdX data models", shell=True, cwd=folder, check=True)
+                subprocess.run("rm -rf dvc.lock signals/dvc.lock .dvc/cache && git clean -qfdX data models", shell=True, cwd=folder, check=True)
                 continue
             done += 1
             print(f"{done:2d}  {sign.name} to {kind:8s} after {wait:4.1f} s in {(started or ['dvc'])[-1]}; {len(recorded(folder))} stages recorded", flush=True)

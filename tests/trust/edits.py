@@ -39,16 +39,26 @@ def param(key: str, value: str) -> Change:
     return lambda root: subprocess.run([sys.executable, "-m", "stages.profile", "quickstart", f"{key}={value}"], cwd=root, check=True, capture_output=True)
 
 
+def with_third(line: str) -> str:
+    """A line of a dvc.yaml with the third shard's path behind the second's: a line of its own, in quotes with commas, or bare in a command."""
+    if re.match(r"\s*- \S+-1\.parquet$", line):
+        return f"{line}\n{line.replace('-1.parquet', '-2.parquet')}"
+    line = re.sub(r'"([^" ]+)-1\.parquet"', r'"\1-1.parquet", "\1-2.parquet"', line)
+    return re.sub(r'(?<!["\S])([^" ]+)-1\.parquet(?!")', r"\1-1.parquet \1-2.parquet", line)
+
+
 def third_shard(root: Path) -> None:
-    """In the matrices, in lists of paths (in quotes, with commas) and in commands (bare)."""
-    text = (root / "dvc.yaml").read_text().replace("shard: [0, 1]", "shard: [0, 1, 2]")
-    text = re.sub(r'"(data/\S+?/)shard-1\.parquet"', r'"\1shard-1.parquet", "\1shard-2.parquet"', text)
-    (root / "dvc.yaml").write_text(re.sub(r"(?<!\")(data/\S+?/)shard-1\.parquet(?!\")", r"\1shard-1.parquet \1shard-2.parquet", text))
+    """In the matrices, in the list of candidates, and wherever the second shard is read."""
+    for name in ("dvc.yaml", "signals/dvc.yaml"):
+        lines = (root / name).read_text().replace("shard: [0, 1]", "shard: [0, 1, 2]").split("\n")
+        (root / name).write_text("\n".join(map(with_third, lines)))
+    sub("params.yaml", "pi0-0, pi0-1, pi1-0, pi1-1", "pi0-0, pi0-1, pi0-2, pi1-0, pi1-1, pi1-2")(root)
 
 
 def one_more(root: Path) -> None:
     text = (root / "params.yaml").read_text()
     text = text.replace("- {id: t1, samples: pi1, makes: pi2}\n", "- {id: t1, samples: pi1, makes: pi2}\n- {id: t2, samples: pi2, makes: pi3}\n")
+    text = text.replace("pi1-0, pi1-1]", "pi1-0, pi1-1, pi2-0, pi2-1]")
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi3").replace("pi1, pi2]", "pi1, pi2, pi3]"))
 
 
@@ -60,6 +70,7 @@ def one_more_set(root: Path) -> None:
 
 def one_less(root: Path) -> None:
     text = (root / "params.yaml").read_text().replace("- {id: t1, samples: pi1, makes: pi2}\n", "")
+    text = text.replace(", pi1-0, pi1-1]", "]")
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi1").replace("pi1, pi2]", "pi1]"))
 
 
@@ -85,6 +96,20 @@ EDITS: dict[str, Edit] = {
     "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
     "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond@*"]),
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
+    "`rank.scorer` to the preference model": Edit(
+        param("rank.scorer", "preference_model"), ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"]
+    ),
+    "`rank.scorer` to the judge": Edit(param("rank.scorer", "judge"), ["score_judge@*", "signal@judge", "rank@*", "report"]),
+    "`rank.scorer` to the ensemble": Edit(
+        param("rank.scorer", "ensemble"), ["reward_member@*", "score_member@*", "score_ensemble@*", "signal@ensemble", "rank@*", "report"]
+    ),
+    "`judge.top_logprobs`, `ensemble.rule`, the judge's template, while neither ranks": Edit(
+        all_of(param("judge.top_logprobs", "5"), sub("params.yaml", "rule: mean", "rule: worst"), sub("data/raw/judge.jinja", "serves", "helps")), []
+    ),
+    "one more file of judged pairs": Edit(
+        lambda r: (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n') and None, ["reward_bench"]
+    ),
+    "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*"]),
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
     "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
@@ -113,7 +138,7 @@ EDITS: dict[str, Edit] = {
         sub("stages/sampling.py", "temperature=r.temperature", "temperature=1 * r.temperature"), ["generate@*", "respond@*"], CODE
     ),
     "the helper `stages/forward.py`": Edit(
-        sub("stages/forward.py", "import math", "import os\nimport math"), ["score@*", "reward_bench", "reference*", "measure@*"], CODE
+        sub("stages/forward.py", "import math", "import os\nimport math"), ["score_reward_model@*", "reference*", "measure@*"], CODE
     ),
     "the helper `stages/training.py`": Edit(sub("stages/training.py", '"cosine"', '"linear"'), TRAINED, CODE),
     "a helper renamed": Edit(
@@ -125,7 +150,7 @@ EDITS: dict[str, Edit] = {
         CODE,
     ),
     "the template `stages/chatml.jinja`": Edit(sub("stages/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE),
-    "the grader's data `annotator_topics.json`": Edit(sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "reward_accuracy"], CODE),
+    "the grader's data `annotator_topics.json`": Edit(sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "signal@*"], CODE),
     "the guard `stages/run.py`, a new module": Edit(
         all_of(sub("stages/run.py", "import os", "import re\nimport os"), lambda r: (r / "stages/new.py").write_text("x = 1\n")), [], CODE
     ),

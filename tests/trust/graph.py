@@ -7,9 +7,14 @@ from typing import Any
 from dvc.repo import Repo
 
 
+def name_of(stage: Any) -> str:
+    """A stage's name without the file it stands in: no name stands in both."""
+    return stage.addressing.rpartition(":")[2]
+
+
 def stages(root: Path) -> dict[str, Any]:
-    """DVC's stages by name, each after those it reads from."""
-    found = {stage.addressing.rpartition(":")[2]: stage for stage in Repo(str(root)).index.stages if stage.cmd}
+    """The stages of dvc.yaml, and those of signals/dvc.yaml that they ask for, by name, each after those it reads from."""
+    found = {name_of(stage): stage for stage in Repo(str(root)).stage.collect(str(root / "dvc.yaml"), with_deps=True) if stage.cmd}
     ordered: dict[str, Any] = {}
     while len(ordered) < len(found):
         made = {out for stage in ordered.values() for out in outs(stage)}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages import fingerprint
+from stages import fingerprint, integrity
 from tests.conftest import copy_tree
 from tests.trust import graph, standin
 from tests.trust.edits import EDITS, Edit
@@ -28,7 +28,8 @@ class Scene:
         (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n')
         (bin_folder / "python").chmod(0o755)
         self.environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        (clone / "dvc.lock").unlink(missing_ok=True)
+        for name in integrity.LOCKS:
+            (clone / name).unlink(missing_ok=True)
         self.sh("dvc --wait-for-lock repro")
         self.sh("git add -A && git commit -qm run")
         self.before = self.oracle()
@@ -57,12 +58,12 @@ class Scene:
     def try_edit(self, edit: Edit) -> tuple[set[str], set[str], set[str], list[str]]:
         """(executed, expected, needed) stages, and the outputs that differ from a run from scratch."""
         edit.change(self.clone)
-        executed = set(re.findall(r"Running stage '(.+)'", self.sh("dvc --wait-for-lock repro")))
+        executed = set(re.findall(r"Running stage '(?:.+:)?(.+)'", self.sh("dvc --wait-for-lock repro")))
         after = self.oracle()
         expected = graph.downstream(self.graph, edit.roots) | ({"fingerprint"} if edit.code else set())
         needed = {name for name, (digest, _) in after.items() if digest != self.before.get(name, (b"",))[0]}
         stale = [out for _, made in after.values() for out, text in made.items() if (self.clone / out).read_bytes() != text]
-        self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force")
+        self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force -d dvc.yaml")
         return executed, expected, needed, stale
 
 

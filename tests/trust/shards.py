@@ -36,7 +36,7 @@ def iteration(folder: Path, shards: int) -> dict[str, str]:
     run(folder, "batch", "--pool", "data/prompts/pool.parquet", "--iteration", "t0", "--shards", *names["prompts"])
     for prompts, candidates, scores in zip(*names.values(), strict=True):
         run(folder, "generate", "--policy", "models/pi0", "--prompts", prompts, "--iteration", "t0", "--candidates", candidates)
-        run(folder, "score", "--reward", "models/reward", "--candidates", candidates, "--scores", scores)
+        run(folder, "scorers.reward_model", "--reward", "models/reward", "--candidates", candidates, "--scores", scores)
     pairs = own / "pairs.parquet"
     run(folder, "rank", "--scores", *names["scores"], "--iteration", "t0", "--pairs", pairs, "--metrics", own / "rank.json")
     found = {kind: digest([folder / path for path in names[kind]], ["id", "sample"]) for kind in ("candidates", "scores")}

@@ -1,0 +1,132 @@
+"""A judge behind an endpoint that misbehaves in every way endpoints do; a real one (vLLM) is asked in test_scorers.py."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from stages import endpoint
+
+QUESTIONS = ["one", "two", "three"]
+
+
+def reply(text: str, tokens: list[tuple[str, float]] | None = None) -> dict:
+    """A chat completion as the API defines it."""
+    likely = [{"token": t, "logprob": p, "bytes": None} for t, p in tokens or []]
+    logprobs = {"content": [likely[0] | {"top_logprobs": likely}], "refusal": None} if likely else None
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": logprobs}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """An endpoint whose behaviour is a function of the question and of how often it was asked; the questions it got are in `asked`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(endpoint, "RETRIES", 1)
+    monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
+    asked: list[str] = []
+    behaviour: dict = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            question = body["messages"][0]["content"]
+            asked.append(question)
+            status, content = behaviour["of"](question, asked.count(question))
+            if status is None:
+                return  # says nothing, hangs up
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("retry-after-ms", "1")
+            self.end_headers()
+            self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    runtime = SimpleNamespace(judge_url=f"http://127.0.0.1:{server.server_port}/v1", judge_connections=2)
+
+    def ask(of, questions=QUESTIONS):
+        behaviour["of"] = of
+        return endpoint.asker("judge/model", 20, runtime, str)(questions)
+
+    yield ask, asked
+    server.shutdown()
+
+
+A = reply("A", [("A", -0.1), ("B", -2.4)])
+
+
+def test_the_verdict_is_read_from_the_log_probabilities_of_the_letters():
+    assert endpoint.verdict({"text": "B", "tokens": [("A", -1.0), (" A", -1.0), ("B", -1.0), ("The", -0.1)]}) == pytest.approx(2 / 3)
+    assert endpoint.verdict({"text": "", "tokens": [("B", -3.0)]}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("A", 1.0),
+        ("**B**", 0.0),
+        ("Answer B is better", 0.0),
+        ("[[A]]", 1.0),
+        ("Both are good", None),
+        ("", None),
+        ("Although", None),
+        ("A better answer", None),
+    ],
+)
+def test_without_log_probabilities_it_is_read_from_the_text_or_not_at_all(text, wanted):
+    assert endpoint.verdict({"text": text, "tokens": []}) == wanted
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_endpoint_is_asked_again(serve, status):
+    ask, asked = serve
+    found = ask(lambda question, times: (200, A) if times > 1 else (status, {"error": {"message": "busy"}}))
+    assert found == pytest.approx([0.9089] * 3, abs=1e-3) and len(asked) == 6
+
+
+@pytest.mark.parametrize("content", [b"<html>garbage", {"choices": []}, {"object": "error"}, None])
+def test_an_endpoint_that_talks_nonsense_or_hangs_up_ends_the_stage_with_what_it_said_and_keeps_what_was_paid_for(serve, content):
+    ask, asked = serve
+    with pytest.raises(ValueError, match=r"of 3 questions got no answer from http://.*; 1 answers are kept in \.scratch/judge/judge_model\.jsonl, run again"):
+        ask(lambda question, times: (200, A) if question == "one" else (None if content is None else 200, content))
+    asked.clear()
+    assert ask(lambda question, times: (200, A)) == pytest.approx([0.9089] * 3, abs=1e-3)
+    assert sorted(asked) == ["three", "two"]  # the first was answered, and paid for, before
+
+
+def test_one_lost_answer_of_many_is_a_question_without_a_verdict(serve):
+    ask, _ = serve
+    questions = [str(k) for k in range(100)]
+    found = ask(lambda question, times: (500, {}) if question == "7" else (200, reply("hm")) if question == "8" else (200, A), questions)
+    assert [k for k, p in enumerate(found) if p is None] == [7, 8]
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "no such key"), (404, "no such model"), (400, "no logprobs here")])
+def test_a_refusal_that_no_retry_can_mend_is_one_line_at_once(serve, status, told):
+    ask, asked = serve
+    with pytest.raises(ValueError, match=rf"http://.* refuses the judge judge/model: .*{told}.*; mend runtime\.judge_url, judge\.served or the key"):
+        ask(lambda question, times: (status, {"error": {"message": told}}))
+    assert len(asked) <= 3
+
+
+def test_a_journal_that_was_cut_off_by_a_kill_costs_its_last_line_only(serve, tmp_path):
+    ask, asked = serve
+    ask(lambda question, times: (200, A))
+    journal = tmp_path / ".scratch/judge/judge_model.jsonl"
+    journal.write_text(journal.read_text()[:-20])
+    asked.clear()
+    assert ask(lambda question, times: (200, A)) == pytest.approx([0.9089] * 3, abs=1e-3) and len(asked) == 1
+    asked.clear()
+    ask(lambda question, times: (500, {}))
+    assert asked == []
+
+
+def test_the_same_question_is_paid_for_once(serve):
+    ask, asked = serve
+    assert len(ask(lambda question, times: (200, A), ["one"] * 5)) == 5 and asked == ["one"]
