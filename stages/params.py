@@ -188,6 +188,8 @@ class Generate(Section):
 
 class Rank(Section):
     scorer: Literal["reward_model", "preference_model", "judge", "ensemble", "implicit", "bag_of_words", "longer"]
+    pairing: Literal["best_worst", "best_second", "best_random", "all_pairs", "top_bottom"]
+    top_k: Count
     length_penalty: NotNegative
     min_margin: NotNegative
     truncated: Literal["keep", "drop", "rejected_only"]

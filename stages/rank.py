@@ -1,17 +1,21 @@
-"""Keep of each prompt the best completion against the worst, judged and labelled by the length-penalised reward.
+"""Make pairs of each prompt's completions, by default the best against the worst, chosen and labelled by the length-penalised reward.
 
 Reads   scores: every shard's candidates with reward (in the scorer's unit; null where the scorer could not tell, and then the candidate is not used)
-Writes  pairs: one row per prompt (SCHEMA; TRL's names); metrics: prompts in, pairs out, drops by name, and an audit of the pairs
-Params  rank.length_penalty (lambda, reward per character), rank.min_margin (reward), rank.truncated, generate.n; dvc.yaml reads rank.scorer
+Writes  pairs (SCHEMA; TRL's names); metrics: pairs looked at, pairs out, drops by name, and an audit of the pairs
+Params  rank.pairing: best_worst, best_second, best_random (drawn by seed, iteration and prompt), all_pairs (whose margin suffices), top_bottom (the
+        rank.top_k best against as many worst, best against worst); rank.length_penalty (lambda, reward per character), rank.min_margin (reward),
+        rank.truncated; generate.n, seed; dvc.yaml reads rank.scorer
 Source  RLHF Workflow, arXiv 2405.07863, section 3.3: best and worst of n by r - lambda * |a|, |a| in characters; equal texts are dropped
 """
 
+import hashlib
 import json
 import math
 from collections import Counter, defaultdict
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +26,17 @@ SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_()), ("made_in", pa.string())]
 )
-DROPS = ["too_few_usable", "below_margin", "identical_texts"]
+DROPS = ["too_few_usable", "truncated_winner", "below_margin", "identical_texts"]
+
+
+class Rules(NamedTuple):
+    """The section `rank` of params.yaml."""
+
+    pairing: str = "best_worst"
+    top_k: int = 1
+    length_penalty: float = 0.0
+    min_margin: float = 0.0
+    truncated: str = "keep"
 
 
 def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
@@ -38,64 +52,89 @@ def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
     return groups
 
 
-def pair(group: list[dict], length_penalty: float, min_margin: float, truncated: str) -> tuple[dict, dict, float] | str:
-    """(best, worst, margin) by the penalised reward, the first sample where several tie, or the name of the rule that drops the prompt."""
+def proposed(usable: list[dict], winners: list[dict], value: dict[int, float], rules: Rules, draw: int) -> list[tuple[dict, dict]]:
+    """The pairs (better, worse) that the strategy looks at, the first sample where several tie; `winners` are the usable rows that may be chosen."""
+    worth = lambda row: value[row["sample"]]  # noqa: E731
+    best, falling = max(winners, key=worth), sorted(usable, key=worth, reverse=True)
+    others = [row for row in usable if row is not best]
+    if rules.pairing == "best_worst":
+        return [(best, min(usable, key=worth))]
+    if rules.pairing == "best_second":
+        return [(best, max(others, key=worth))]
+    if rules.pairing == "best_random":
+        return [(best, others[draw % len(others)])]
+    if rules.pairing == "all_pairs":
+        return list(combinations(falling, 2))
+    top = [row for row in falling if row in winners][: rules.top_k]
+    return list(zip(top, falling[: -rules.top_k - 1 : -1], strict=False))
+
+
+def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict, dict, float] | str]:
+    """(chosen, rejected, margin) by the penalised reward, or the name of the rule that drops it, for each pair that was looked at; one name for none."""
     scored = [row for row in group if row["reward"] is not None]
-    value = {row["sample"]: row["reward"] - length_penalty * len(row["completion"]) for row in scored}
-    usable = [row for row in scored if row["completion"].strip() and (row["finished"] or truncated != "drop")]
-    winners = [row for row in usable if row["finished"] or truncated == "keep"]
+    value = {row["sample"]: row["reward"] - rules.length_penalty * len(row["completion"]) for row in scored}
+    usable = [row for row in scored if row["completion"].strip() and (row["finished"] or rules.truncated != "drop")]
+    winners = [row for row in usable if row["finished"] or rules.truncated == "keep"]
     if len(usable) < 2 or not winners:
-        return "too_few_usable"
-    best = max(winners, key=lambda row: value[row["sample"]])
-    worst = min(usable, key=lambda row: value[row["sample"]])
-    margin = value[best["sample"]] - value[worst["sample"]]
-    if margin <= min_margin:
-        return "below_margin"
-    return "identical_texts" if best["completion"].strip() == worst["completion"].strip() else (best, worst, margin)
+        return ["too_few_usable"]
+    found: list[tuple[dict, dict, float] | str] = []
+    for better, worse in proposed(usable, winners, value, rules, draw):
+        margin = value[better["sample"]] - value[worse["sample"]]
+        same = better["completion"].strip() == worse["completion"].strip()
+        name = "truncated_winner" if better not in winners else "below_margin" if margin <= rules.min_margin else "identical_texts" if same else ""
+        found.append(name or (better, worse, margin))
+    return found
 
 
-def rank(groups: dict[str, list[dict]], iteration: str, **rules: Any) -> tuple[list[dict], Counter]:
-    """One pair per prompt or one named drop, prompts by id. Raises ValueError when no pair is left."""
+def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int = 0) -> tuple[list[dict], Counter]:
+    """The pairs, prompts by id, and drops by name; each pair looked at is one of both. Raises ValueError when no pair is left."""
     rows, drops = [], Counter(dict.fromkeys(DROPS, 0))
     for prompt_id, group in groups.items():
-        found = pair(group, **rules)
-        if isinstance(found, str):
-            drops[found] += 1
-            continue
-        best, worst, margin = found
-        sides = {side: [{"role": "assistant", "content": row["completion"]}] for side, row in (("chosen", best), ("rejected", worst))}
-        ends = {"chosen_finished": best["finished"], "rejected_finished": worst["finished"]}
-        audit = {"temperatures": (best["temperature"], worst["temperature"])}
-        rows.append({"id": prompt_id, "prompt": best["prompt"], **sides, "margin": margin, **ends, "made_in": iteration, **audit})
+        draw = int.from_bytes(hashlib.sha256(f"{seed}:{iteration}:{prompt_id}:rank".encode()).digest()[:4], "big")
+        for outcome in outcomes(group, rules, draw):
+            if isinstance(outcome, str):
+                drops[outcome] += 1
+                continue
+            best, worst, margin = outcome
+            name = prompt_id if rules.pairing.startswith("best_") else f"{prompt_id}:{best['sample']}-{worst['sample']}"
+            sides = {side: [{"role": "assistant", "content": row["completion"]}] for side, row in (("chosen", best), ("rejected", worst))}
+            ends = {"chosen_finished": best["finished"], "rejected_finished": worst["finished"]}
+            audit = {"temperatures": (best["temperature"], worst["temperature"])}
+            rows.append({"id": name, "prompt": best["prompt"], **sides, "margin": margin, **ends, "made_in": iteration, **audit})
     if not rows:
-        raise ValueError(f"{len(groups)} prompts, no pair: drops {dict(drops)}; are all rewards equal, or rank.min_margin = {rules['min_margin']} too high?")
+        raise ValueError(f"{len(groups)} prompts, no pair: drops {dict(drops)}; are all rewards equal, or rank.min_margin = {rules.min_margin} too high?")
     return rows, drops
 
 
-def audit(rows: list[dict]) -> dict[str, float]:
-    """What the pairs are like: margins, lengths in characters, how often the longer or the cooler one is chosen."""
+def audit(rows: list[dict]) -> dict[str, Any]:
+    """What the pairs are like: margins, lengths in characters, how often the longer one is chosen, and which temperature makes either side."""
     lengths = [(len(r["chosen"][0]["content"]), len(r["rejected"][0]["content"])) for r in rows]
-    return {
-        "margin": fmean(r["margin"] for r in rows),
+    margins = sorted(r["margin"] for r in rows)
+    facts = {
+        "margin": fmean(margins),
         "chosen_characters": fmean(c for c, _ in lengths),
         "rejected_characters": fmean(r for _, r in lengths),
         "longer_is_chosen": fmean(c > r for c, r in lengths),
-        "chosen_temperature": fmean(r["temperatures"][0] for r in rows),
-        "rejected_temperature": fmean(r["temperatures"][1] for r in rows),
         "chosen_finished": fmean(r["chosen_finished"] for r in rows),
         "rejected_finished": fmean(r["rejected_finished"] for r in rows),
     }
+    facts |= {f"margin_{name}": margins[int(share * (len(margins) - 1))] for name, share in (("low", 0), ("quartile", 0.25), ("median", 0.5), ("high", 1))}
+    for side, name in enumerate(("chosen", "rejected")):
+        made = Counter(r["temperatures"][side] for r in rows)
+        facts |= {f"{name}_at_{temperature:g}": count / len(rows) for temperature, count in sorted(made.items())}
+    return facts
 
 
 def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metrics: Path) -> None:
     candidates = [row for path in scores for row in pq.read_table(path, columns=INPUT_COLUMNS).to_pylist()]
     groups = by_prompt(candidates, params.generate.n)
-    rules = {"length_penalty": params.rank.length_penalty, "min_margin": params.rank.min_margin, "truncated": params.rank.truncated}
-    rows, drops = rank(groups, iteration, **rules)
+    rules = Rules(params.rank.pairing, params.rank.top_k, params.rank.length_penalty, params.rank.min_margin, params.rank.truncated)
+    rows, drops = rank(groups, iteration, rules, params.seed)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), pairs)
     unscored = sum(row["reward"] is None for row in candidates)
     facts = {
-        "rows_in": len(groups),
+        "prompts": len(groups),
+        "rows_in": len(rows) + drops.total(),
         "rows_out": len(rows),
         "drops": drops,
         "candidates": len(candidates),

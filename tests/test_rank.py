@@ -1,4 +1,6 @@
+import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,10 +9,10 @@ from hypothesis import strategies as st
 
 from stages import rank
 
-RULES: dict[str, Any] = {"length_penalty": 0.0, "min_margin": 0.0, "truncated": "keep"}
+RULES = rank.Rules()
 
 
-def candidate(sample: int, reward: float, text: str = "", finished: bool = True, prompt: str = "p") -> dict:
+def candidate(sample: int, reward: float | None, text: str = "", finished: bool = True, prompt: str = "p") -> dict:
     words = text or f"answer {sample}"
     base = {"id": prompt, "prompt": [{"role": "user", "content": prompt}], "temperature": 1.0}
     return {**base, "sample": sample, "completion": words, "finished": finished, "reward": reward}
@@ -18,7 +20,7 @@ def candidate(sample: int, reward: float, text: str = "", finished: bool = True,
 
 def found(group: list[dict], **rules: Any) -> tuple[dict, dict, float]:
     """The pair that is known to be there."""
-    pair = rank.pair(group, **RULES | rules)
+    (pair,) = rank.outcomes(group, RULES._replace(**rules))
     assert not isinstance(pair, str), pair
     return pair
 
@@ -39,18 +41,18 @@ def test_a_candidate_that_the_scorer_could_not_judge_is_in_no_pair():
     group = [candidate(0, 2.0) | {"reward": None}, candidate(1, -1.0), candidate(2, 0.5)]
     best, worst, _ = found(group, length_penalty=0.001)
     assert (best["sample"], worst["sample"]) == (2, 1)
-    assert rank.pair([row | {"reward": None} for row in group], **RULES) == "too_few_usable"
+    assert rank.outcomes([row | {"reward": None} for row in group], RULES) == ["too_few_usable"]
     assert rank.by_prompt(group, 3)["p"][0]["reward"] is None
 
 
 def test_equal_texts_are_dropped_even_where_their_rewards_differ():
-    assert rank.pair([candidate(0, 1.0, "same"), candidate(1, 0.9, "same ")], **RULES) == "identical_texts"
+    assert rank.outcomes([candidate(0, 1.0, "same"), candidate(1, 0.9, "same ")], RULES) == ["identical_texts"]
 
 
 def test_equal_rewards_are_dropped_by_name_and_leaving_nothing_is_an_error():
     groups = rank.by_prompt([candidate(0, 1.0), candidate(1, 1.0)], n=2)
     with pytest.raises(ValueError, match=r"1 prompts, no pair.*'below_margin': 1.*are all rewards equal"):
-        rank.rank(groups, "t0", **RULES)
+        rank.rank(groups, "t0", RULES)
 
 
 def test_a_reward_that_is_no_number_is_an_error_that_names_the_row():
@@ -79,7 +81,7 @@ def test_truncated_completions_follow_the_rule(truncated, chosen, rejected):
 def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
     rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
     try:
-        pairs, drops = rank.rank(rank.by_prompt(rows[::-1], n=3), "t0", **RULES)
+        pairs, drops = rank.rank(rank.by_prompt(rows[::-1], n=3), "t0", RULES)
     except ValueError:
         pairs, drops = [], None
     if drops is not None:
@@ -87,3 +89,55 @@ def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
     for row in pairs:
         assert row["margin"] > 0 and row["chosen"] != row["rejected"]
         assert row["chosen"][0]["content"].strip() and row["rejected"][0]["content"].strip()
+
+
+def samples(group: list[dict], draw: int = 0, **rules: Any) -> list:
+    """(chosen, rejected) by sample, or the drop."""
+    return [o if isinstance(o, str) else (o[0]["sample"], o[1]["sample"]) for o in rank.outcomes(group, RULES._replace(**rules), draw)]
+
+
+def test_each_strategy_pairs_as_its_name_says():
+    group = [candidate(0, 1.0), candidate(1, 4.0), candidate(2, 2.0), candidate(3, 3.0)]
+    assert samples(group, pairing="best_worst") == [(1, 0)]
+    assert samples(group, pairing="best_second") == [(1, 3)]
+    assert [samples(group, draw, pairing="best_random") for draw in (0, 1, 2)] == [[(1, 0)], [(1, 2)], [(1, 3)]]
+    assert samples(group, pairing="all_pairs") == [(1, 3), (1, 2), (1, 0), (3, 2), (3, 0), (2, 0)]
+    assert samples(group, pairing="all_pairs", min_margin=1.5) == ["below_margin", (1, 2), (1, 0), "below_margin", (3, 0), "below_margin"]
+    assert samples(group, pairing="top_bottom", top_k=2) == [(1, 0), (3, 2)]
+
+
+def test_a_better_answer_that_was_cut_off_is_a_named_drop_where_it_may_only_be_rejected():
+    group = [candidate(0, 1.0), candidate(1, 4.0, finished=False), candidate(2, 2.0)]
+    assert samples(group, pairing="all_pairs", truncated="rejected_only") == ["truncated_winner", "truncated_winner", (2, 0)]
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0, None]), st.sampled_from("abc "), st.booleans()), min_size=4, max_size=4), min_size=1),
+    st.sampled_from(["best_second", "best_random", "all_pairs", "top_bottom"]), st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
+)  # fmt: skip
+def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(prompts, pairing, truncated, top_k):
+    rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
+    rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated)
+    try:
+        pairs, _ = rank.rank(rank.by_prompt(rows, n=4), "t0", rules, seed=1)
+    except ValueError:
+        return
+    assert len({row["id"] for row in pairs}) == len(pairs)
+    for row in pairs:
+        assert row["margin"] > 0 and row["chosen"] != row["rejected"] and (row["chosen_finished"] or truncated == "keep")
+    assert pairs == rank.rank(rank.by_prompt(rows[::-1], n=4), "t0", rules, seed=1)[0]
+
+
+def test_the_account_counts_the_pairs_that_were_looked_at(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [candidate(k, float(k % 3), prompt=name) for name in "ab" for k in range(4)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
+    section = SimpleNamespace(pairing="all_pairs", top_k=1, length_penalty=0.0, min_margin=0.0, truncated="keep")
+    params = SimpleNamespace(rank=section, generate=SimpleNamespace(n=4), seed=1)
+    rank.main(params, [tmp_path / "s.parquet"], "t0", pairs=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
+    facts = json.loads((tmp_path / "m.json").read_text())
+    # rewards 0, 1, 2, 0: of 6 pairs one ties
+    assert (facts["prompts"], facts["rows_in"], facts["rows_out"], facts["drops"]["below_margin"]) == (2, 12, 10, 2)
+    assert pq.read_table(tmp_path / "p.parquet").num_rows == 10

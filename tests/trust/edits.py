@@ -96,6 +96,7 @@ EDITS: dict[str, Edit] = {
     "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
     "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond@*"]),
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
+    "`rank.pairing`": Edit(param("rank.pairing", "all_pairs"), ["rank@*"]),
     "`rank.scorer` to the preference model": Edit(
         param("rank.scorer", "preference_model"), ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"]
     ),
