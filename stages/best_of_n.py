@@ -65,5 +65,6 @@ def main(params: Any, scores: list[Path], *, curves: Path) -> None:
     worth = rewards["judge"] if yardstick == "judge" else by_prompt(first, [annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in first])
     made = {name: curve(mine, worth, params) for name, mine in rewards.items()} | {f"{yardstick} itself": curve(worth, worth, params)}
     curves.write_text(json.dumps({"yardstick": yardstick, "prompts": len(worth), "signals": made}, indent=1) + "\n")
+    most = made[f"{yardstick} itself"][-1]["n"]
     told = ", ".join(f"{name} {points[-1]['mean']:.2f}" for name, points in made.items())
-    print(f"best_of_n: {yardstick} of the best of {points[-1]['n'] if (points := made[next(iter(made))]) else 0} of {len(worth)} prompts: {told}")
+    print(f"best_of_n: {yardstick} of the best of {most} of {len(worth)} prompts: {told}")

@@ -94,6 +94,7 @@ def asker(served: str, top_logprobs: int, runtime: Any, render: Callable[[Any], 
     key = os.environ.get("JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
     client = openai.OpenAI(base_url=runtime.judge_url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT)
     path = JOURNAL / f"{re.sub(r'[^A-Za-z0-9.-]', '_', served)}.jsonl"
+    known, keeper = journal(path), Keeper(path)
 
     def request(question: Any) -> dict:
         logprobs = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
@@ -102,7 +103,7 @@ def asker(served: str, top_logprobs: int, runtime: Any, render: Callable[[Any], 
     def ask(questions: list[Any]) -> list[float | None]:
         bodies = [request(q) for q in questions]
         names = [hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies]
-        known, failures, keeper = journal(path), [], Keeper(path)
+        failures: list[str] = []
         missing = {name: body for name, body in zip(names, bodies, strict=True) if name not in known}
 
         def fetch(name: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import contest, page, params, reward_bench, sections, signal, signal_report
+from stages import contest, page, params, reward_bench, signal, signal_report
 from stages.scorers import reward_model
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model"]  # no pickle is ever fetched
@@ -50,12 +50,9 @@ def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any
 
 def told(name: str, found: dict[str, Any]) -> str:
     """Two tables: the sections beside the paper's rows, and the subsets."""
-    shown = [c for c in signal_report.COLUMNS if c in found["sections"]]
-    lines = [[name, *(signal_report.section({"reward_bench": found}, c) for c in shown)]]
-    paper = [[who, *(dict(zip(sections.SECTIONS, map(str, numbers), strict=True)).get(c, "") for c in shown)] for who, numbers in sections.TABLE_1.items()]
+    row = {column: signal_report.section({"reward_bench": found}, c) for c, column in signal_report.COLUMNS.items() if c in found["sections"]}
     subsets = [[subset, str(fact["pairs"]), signal_report.share(fact)] for subset, fact in found["subsets"].items()]
-    known = set(shown) & set(sections.SECTIONS)
-    table = page.markdown(["reward model", *(signal_report.COLUMNS[c] for c in shown)], lines + (paper if known else []))
+    table = page.markdown(["reward model", *row], [[name, *row.values()], *signal_report.published(list(row))])
     return f"{table}\n{page.markdown(['subset', 'pairs', 'accuracy in % [95 %]'], subsets)}"
 
 

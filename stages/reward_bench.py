@@ -23,7 +23,8 @@ SCHEMA = pa.schema([("subset", pa.string()), *form.SCHEMA])
 
 def read(raw: Path, file: Path) -> tuple[pl.DataFrame, Counter]:
     """One file's rows as pairs with `subset` and `drop`, and the lines that are no objects. Raises ValueError for fields it does not know."""
-    fields, found = ecosystem.declared(releases.peek(file), file), releases.peek(file)
+    found = releases.peek(file)
+    fields = ecosystem.declared(found, file)
     named = "subset" in found.names
     wanted = pa.schema([*fields, pa.field("subset", pa.string())]) if named else fields
     stem = releases.name(raw, file)

@@ -47,14 +47,19 @@ def measures(fact: dict[str, Any], best: list[dict], yardstick: str) -> dict[str
     }
 
 
+def published(shown: list[str]) -> list[list[str]]:
+    """The rows of the paper's Table 1 under these columns; none where they have nothing there."""
+    known = {name: dict(zip((COLUMNS[c] for c in sections.SECTIONS), map(str, numbers), strict=True)) for name, numbers in sections.TABLE_1.items()}
+    lines = [[name, *(row.get(column, "") for column in shown)] for name, row in known.items()]
+    return [line for line in lines if any(line[1:])]
+
+
 def rows(facts: dict[str, Any], best: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table, without columns that no signal fills; where there are RewardBench's sections, the paper's rows stand beside ours."""
     made = {name: {COLUMNS[c]: section(fact, c) for c in COLUMNS} | measures(fact, best["signals"][name], best["yardstick"]) for name, fact in facts.items()}
     shown = [column for column in next(iter(made.values())) if any(row[column] for row in made.values())]
     lines = [[name.replace("_", " "), *(row[column] for column in shown)] for name, row in made.items()]
-    published = {name: dict(zip((COLUMNS[c] for c in sections.SECTIONS), map(str, numbers), strict=True)) for name, numbers in sections.TABLE_1.items()}
-    paper = [[name, *(row.get(column, "") for column in shown)] for name, row in published.items()]
-    return ["signal", *shown], lines + [row for row in paper if any(row[1:])]
+    return ["signal", *shown], lines + published(shown)
 
 
 def reliability(curves: dict[str, Any]) -> str:
