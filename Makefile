@@ -1,6 +1,7 @@
 # make repro: set everything up, run the pipeline, print the result table.  make test: set everything up, pass the tests.
 # make check: what a developer wants before a commit.  make lock: resolve the lock again after an edit of pyproject.toml.
 # make signals: train and measure every preference signal, print them side by side.
+# make ablations: what each choice of the algorithm is worth, as experiments in DVC's queue.
 # make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro signals test check lock verify invalidation chaos
+.PHONY: setup repro signals ablations test check lock verify invalidation chaos
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -36,6 +37,9 @@ repro: setup
 signals: setup
 	dvc --wait-for-lock repro signals/dvc.yaml:signal_report
 	@cat metrics/signals.md; echo "report: metrics/signals.html"
+
+ablations: setup
+	python -m stages.ablations
 
 test: setup
 	ruff format --check .

@@ -1,11 +1,12 @@
 """Take an iteration's prompts from the pool and deal them to its shards.
 
-Reads   pool: id, prompt, in the order in which iterations take from it; `iteration`: t0, t1, ...
-Writes  shards: id, prompt; together exactly the iteration's prompts. No two iterations share one
+Reads   pool: id, prompt, in the order in which iterations take from it; verdict: of `stop`; `iteration`: t0, t1, ...
+Writes  shards: id, prompt; together exactly the iteration's prompts, none once the run is stopped. No two iterations share one
 Params  prompts.per_iteration, in rows
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def take(pool: list[dict], number: int, rows: int) -> list[dict]:
     return part
 
 
-def main(params: Any, pool: Path, iteration: str, *, shards: list[Path]) -> None:
-    table = pq.read_table(pool)
-    part = take(table.to_pylist(), int(iteration.removeprefix("t")), params.prompts.per_iteration)
+def main(params: Any, pool: Path, verdict: Path, iteration: str, *, shards: list[Path]) -> None:
+    table, stopped = pq.read_table(pool), json.loads(verdict.read_text())["stop"]
+    part = [] if stopped else take(table.to_pylist(), int(iteration.removeprefix("t")), params.prompts.per_iteration)
     for k, path in enumerate(shards):
         pq.write_table(pa.Table.from_pylist([row for row in part if shard_of(row["id"], len(shards)) == k], table.schema), path)
-    print(f"batch {iteration}: {len(part)} prompts in {len(shards)} shards")
+    print(f"batch {iteration}: {len(part)} prompts in {len(shards)} shards{', since the run is stopped' if stopped else ''}")

@@ -1,76 +1,105 @@
-"""Train the next policy by DPO on preference pairs, against the fixed reference pi_0.
+"""Train the next policy by DPO, or another of TRL's preference losses, on preference pairs, against the fixed reference pi_0.
 
-Reads   model: the policy to start from (pi_t); history: pairs; reference: log pi_0 of the pairs
-Writes  policy/: the model folder of pi_{t+1}; curve: one CSV row per optimiser step
-Params  dpo.loss, beta, label_smoothing, learning_rate, epochs, global_batch_rows, warmup_share, max_tokens; dtype, seed
-Source  Rafailov et al. 2023, equation 7; RLHF Workflow, arXiv 2405.07863, Algorithm 2, line 6
+Reads   model: the policy to start from; reference: pi_0, unless the iteration names another; history: pairs with its log-probabilities
+Writes  policy/: the model folder of pi_{t+1}, with LoRA also policy/adapter; curve: one CSV row per optimiser step; metrics: pairs in, out and dropped,
+        the digest of the reference, loss, reward accuracy and margin (beta times nats) of the last step
+Params  dpo.loss and loss_weights (names of TRL's; sft adds -log pi(chosen) per token, the optimistic term), beta, label_smoothing, f_divergence, f_alpha,
+        ld_alpha, discopop_tau, simpo_gamma; dpo.lora_rank (0 trains all weights), lora_alpha, quantized; dpo.learning_rate, epochs, global_batch_rows
+        (pairs), warmup_share, max_tokens (of prompt and longer side); dtype, seed
+Source  Rafailov et al. 2023, equation 7; RLHF Workflow, arXiv 2405.07863, Algorithm 2, line 6; the other losses: stages/objectives.py
 
-The reference's log-probabilities come in with the rows, so that no second model is held.
+Each pair's log-probabilities must be of this pair and by this reference, by hash. No pairs at all (a stopped run) leave the policy as it is.
 """
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, training
+from stages import chat, digest, lora, objectives, training
 
 DISTRIBUTED = True
 
 
-def tokenize(tokenizer: Any, row: dict) -> dict[str, Any]:
-    """prompt_ids, chosen_ids, rejected_ids as TRL's collator takes them."""
+def check_reference(pairs: list[dict], reference: Path) -> str:
+    """The digest of the reference. Raises ValueError for a pair whose log-probabilities are by another model or of other texts."""
+    wanted = digest.model(reference)
+    for row in pairs:
+        if row["ref_model"] != wanted:
+            raise ValueError(
+                f"pair {row['id']}: its log-probabilities are by a model with digest {row['ref_model']}, {reference} has {wanted}; run reference again"
+            )
+        if row["ref_texts"] != digest.pair(row):
+            raise ValueError(f"pair {row['id']} of {row['made_in']}: its log-probabilities are of another prompt or other answers; run reference again")
+    return wanted
+
+
+def check_vocabulary(model: Path, reference: Path) -> Any:
+    """The tokenizer of both. Raises ValueError where they differ: a log-ratio of different tokens means nothing."""
+    mine, its = chat.load_tokenizer(model), chat.load_tokenizer(reference)
+    if mine.get_vocab() != its.get_vocab() or mine.chat_template != its.chat_template:
+        what = f"vocabulary ({len(mine)} tokens against {len(its)})" if mine.get_vocab() != its.get_vocab() else "chat template"
+        raise ValueError(f"{model} has another {what} than the reference {reference}; start from a checkpoint that was trained from the reference")
+    return mine
+
+
+def tokenize(tokenizer: Any, row: dict) -> objectives.Pair:
+    """A pair as the trainers take it."""
     sides = {f"{side}_ids": chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"]) for side in ("chosen", "rejected")}
-    return {"prompt_ids": chat.prompt_ids(tokenizer, row["prompt"]), **sides}
+    known = {name: row[name] for name in ("id", "ref_chosen_logps", "ref_rejected_logps")}
+    return {**known, "prompt_ids": chat.prompt_ids(tokenizer, row["prompt"]), **sides}
 
 
-def join(pairs: list[dict], reference: list[dict]) -> list[dict]:
-    """Pairs with their reference log-probabilities, by id and iteration. Raises ValueError unless each pair has exactly one."""
-    known = {(row["id"], row["made_in"]): row for row in reference}
-    lost = [row["id"] for row in pairs if (row["id"], row["made_in"]) not in known]
-    if lost or len(known) != len(pairs):
-        raise ValueError(f"{len(pairs)} pairs, {len(known)} reference rows, {len(lost)} pairs without ({lost[:1]}); run reference again")
-    return [{**row, **known[row["id"], row["made_in"]]} for row in pairs]
-
-
-def fits(row: dict, max_tokens: int) -> bool:
-    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) <= max_tokens
-
-
-def trainer_class() -> type:
-    """TRL's DPOTrainer, told that its rows come tokenized and with the reference's log-probabilities."""
-    from trl import DPOTrainer
-
-    class Trainer(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
-
-    return Trainer
-
-
-def main(params: Any, model: Path, history: Path, reference: Path, *, policy: Path, curve: Path) -> None:
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM
-    from trl import DPOConfig
-
-    tokenizer = chat.load_tokenizer(model)
-    pairs = join(pq.read_table(history).to_pylist(), pq.read_table(reference).to_pylist())
-    names = ("ref_chosen_logps", "ref_rejected_logps")
-    rows = [tokenize(tokenizer, row) | {name: row[name] for name in names} for row in pairs]
-    short = [row for row in rows if fits(row, params.dpo.max_tokens)]
+def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pair]:
+    """The pairs that need no cutting. Raises ValueError for a prompt that leaves no room for any answer, or where no pair is left."""
+    for pair in pairs:
+        if len(pair["prompt_ids"]) >= max_tokens:
+            rule = f"its prompt alone has {len(pair['prompt_ids'])} tokens, dpo.max_tokens = {max_tokens} leaves no room for an answer"
+            raise ValueError(f"pair {pair['id']}: {rule}; raise dpo.max_tokens or shorten the prompt")
+    short = [pair for pair in pairs if objectives.length(pair) <= max_tokens]
     if not short:
-        raise ValueError(f"no pair of {len(rows)} fits dpo.max_tokens = {params.dpo.max_tokens}; raise it")
-    settings = DPOConfig(
-        **training.arguments(params.dpo, params, len(short)),
-        loss_type=[params.dpo.loss], beta=params.dpo.beta, label_smoothing=params.dpo.label_smoothing, precompute_ref_log_probs=True,
-    )  # fmt: skip
-    network = AutoModelForCausalLM.from_pretrained(model, **training.model_options())
-    trainer = trainer_class()(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
-    trainer.train()
-    training.save(trainer, tokenizer, policy, params.dtype)
+        raise ValueError(f"no pair of {len(pairs)} fits dpo.max_tokens = {max_tokens}; raise it")
+    return short
+
+
+def load(model: Path, section: Any, dtype: str) -> Any:
+    """The policy to train: float32, or in 4 bits under an adapter."""
+    from transformers import AutoModelForCausalLM
+
+    options = training.model_options() | (lora.quantized(dtype) if section.quantized else {})
+    return AutoModelForCausalLM.from_pretrained(model, **options)
+
+
+def account(pairs: int, kept: int, reference: str, log: list[dict]) -> dict[str, Any]:
+    """The stage's metrics; `log` is the trainer's, one entry per step."""
+    last = log[-1] if log else {}
+    told = {name: round(last[key], 4) for name, key in (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins")) if key in last}
+    return {"rows_in": pairs, "rows_out": kept, "drops": {"over_max_tokens": pairs - kept}, "steps": len(log), "reference": reference, **told}
+
+
+def main(params: Any, model: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
+    section, rows = params.dpo, pq.read_table(history).to_pylist()
+    of, tokenizer = check_reference(rows, reference), check_vocabulary(model, reference)
+    if not rows:
+        shutil.copytree(model, policy, dirs_exist_ok=True)  # every process does it
+        curve.write_text("step,loss\n")
+        metrics.write_text(json.dumps(account(0, 0, of, []), indent=2) + "\n")
+        return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {model} as it was")
+    objectives.check_layout(section, params.runtime)
+    pairs = fitting([tokenize(tokenizer, row) for row in rows], section.max_tokens)
+    held = load(reference, section, params.dtype) if objectives.reads_reference_model(section) else None
+    arguments = training.arguments(section, params, len(pairs))
+    adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
+    trainer = objectives.trainer(section, arguments, load(model, section, params.dtype), pairs, tokenizer, held, adapter)
+    training.train(trainer, objectives.rows_of(section, pairs, params.seed))
+    if section.lora_rank:
+        lora.save(trainer, tokenizer, model, policy, params.dtype)
+    else:
+        training.save(trainer, tokenizer, policy, params.dtype)
     training.write_curve(trainer, curve)
     steps = [step for step in trainer.state.log_history if "loss" in step]
-    print(f"dpo: {len(short)} pairs ({len(rows) - len(short)} over {params.dpo.max_tokens} tokens), loss {steps[0]['loss']:.3f} -> {steps[-1]['loss']:.3f}")
+    metrics.write_text(json.dumps(account(len(rows), len(pairs), of, steps), indent=2) + "\n")
+    told = f"{len(pairs)} pairs ({len(rows) - len(pairs)} over {section.max_tokens} tokens), {len(steps)} steps"
+    print(f"dpo: {told}, loss {steps[0]['loss']:.3f} -> {steps[-1]['loss']:.3f}, reference {reference} ({of[:8]})")

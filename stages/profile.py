@@ -25,7 +25,7 @@ def lay_over(base: Any, overlay: Mapping, whole: tuple[str, ...] = ()) -> None:
         if key not in base:
             raise KeyError(f"the profile names {key!r}, which profiles/quickstart.yaml does not have; mend the profile")
         if isinstance(value, Mapping) and key not in whole:
-            lay_over(base[key], value)
+            lay_over(base[key], value, whole)
         else:
             base[key] = value
 
@@ -44,7 +44,9 @@ def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never
     tree = yaml.load((PROFILES / "quickstart.yaml").read_text())
     for name in names:
         if name != "quickstart":
-            lay_over(tree, yaml.load((PROFILES / f"{name}.yaml").read_text()), whole=("mix",))  # its keys are names of sets
+            lay_over(
+                tree, yaml.load((PROFILES / f"{name}.yaml").read_text()), whole=("mix", "set")
+            )  # the keys of one are names of sets, of the other a source's own rule
     for setting in settings:
         key, _, value = setting.partition("=")
         parts, overlay = key.split("."), yaml.load(value)

@@ -3,8 +3,9 @@
 Reads   scores: every shard's candidates with reward (in the scorer's unit; null where the scorer could not tell, and then the candidate is not used)
 Writes  pairs (SCHEMA; TRL's names); metrics: pairs looked at, pairs out, drops by name, and an audit of the pairs
 Params  rank.pairing: best_worst, best_second, best_random (drawn by seed, iteration and prompt), all_pairs (whose margin suffices), top_bottom (the
-        rank.top_k best against as many worst, best against worst); rank.length_penalty (lambda, reward per character), rank.min_margin (reward),
-        rank.truncated; generate.n, seed; dvc.yaml reads rank.scorer
+        rank.top_k best against as many worst, best against worst), across (the widest margin between a completion of the policy and one of its
+        rival); rank.length_penalty (lambda, reward per character), rank.min_margin (reward),
+        rank.truncated; generate.n and from_rival, seed; dvc.yaml reads rank.scorer
 Source  RLHF Workflow, arXiv 2405.07863, section 3.3: best and worst of n by r - lambda * |a|, |a| in characters; equal texts are dropped
 """
 
@@ -37,6 +38,8 @@ class Rules(NamedTuple):
     length_penalty: float = 0.0
     min_margin: float = 0.0
     truncated: str = "keep"
+    own: int = 0
+    """The policy's completions are the first so many of each prompt, the others its rival's; for `across`."""
 
 
 def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
@@ -55,6 +58,9 @@ def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
 def proposed(usable: list[dict], winners: list[dict], value: dict[int, float], rules: Rules, draw: int) -> list[tuple[dict, dict]]:
     """The pairs (better, worse) that the strategy looks at, the first sample where several tie; `winners` are the usable rows that may be chosen."""
     worth = lambda row: value[row["sample"]]  # noqa: E731
+    if rules.pairing == "across":
+        pairs = [(a, b) for a in winners for b in usable if (a["sample"] < rules.own) != (b["sample"] < rules.own)]
+        return [max(pairs, key=lambda pair: worth(pair[0]) - worth(pair[1]))] if pairs else []
     best, falling = max(winners, key=worth), sorted(usable, key=worth, reverse=True)
     others = [row for row in usable if row is not best]
     if rules.pairing == "best_worst":
@@ -78,16 +84,17 @@ def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict,
     if len(usable) < 2 or not winners:
         return ["too_few_usable"]
     found: list[tuple[dict, dict, float] | str] = []
-    for better, worse in proposed(usable, winners, value, rules, draw):
+    looked_at = proposed(usable, winners, value, rules, draw)
+    for better, worse in looked_at:
         margin = value[better["sample"]] - value[worse["sample"]]
         same = better["completion"].strip() == worse["completion"].strip()
         name = "truncated_winner" if better not in winners else "below_margin" if margin <= rules.min_margin else "identical_texts" if same else ""
         found.append(name or (better, worse, margin))
-    return found
+    return found or ["too_few_usable"]
 
 
 def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int = 0) -> tuple[list[dict], Counter]:
-    """The pairs, prompts by id, and drops by name; each pair looked at is one of both. Raises ValueError when no pair is left."""
+    """The pairs, prompts by id, and drops by name; each pair looked at is one of both. Raises ValueError when prompts leave no pair."""
     rows, drops = [], Counter(dict.fromkeys(DROPS, 0))
     for prompt_id, group in groups.items():
         draw = int.from_bytes(hashlib.sha256(f"{seed}:{iteration}:{prompt_id}:rank".encode()).digest()[:4], "big")
@@ -96,18 +103,23 @@ def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int 
                 drops[outcome] += 1
                 continue
             best, worst, margin = outcome
-            name = prompt_id if rules.pairing.startswith("best_") else f"{prompt_id}:{best['sample']}-{worst['sample']}"
+            name = prompt_id if rules.pairing.startswith(("best_", "across")) else f"{prompt_id}:{best['sample']}-{worst['sample']}"
             sides = {side: [{"role": "assistant", "content": row["completion"]}] for side, row in (("chosen", best), ("rejected", worst))}
             ends = {"chosen_finished": best["finished"], "rejected_finished": worst["finished"]}
             audit = {"temperatures": (best["temperature"], worst["temperature"])}
             rows.append({"id": name, "prompt": best["prompt"], **sides, "margin": margin, **ends, "made_in": iteration, **audit})
-    if not rows:
+    if groups and not rows:
         raise ValueError(f"{len(groups)} prompts, no pair: drops {dict(drops)}; are all rewards equal, or rank.min_margin = {rules.min_margin} too high?")
     return rows, drops
 
 
 def audit(rows: list[dict]) -> dict[str, Any]:
-    """What the pairs are like: margins, lengths in characters, how often the longer one is chosen, and which temperature makes either side."""
+    """What the pairs are like: margins, lengths in characters, how often the longer one is chosen, and which temperature makes either side.
+
+    margin_histogram counts the pairs in ten equal steps from the lowest margin to the highest. Empty without pairs, after a stop.
+    """
+    if not rows:
+        return {}
     lengths = [(len(r["chosen"][0]["content"]), len(r["rejected"][0]["content"])) for r in rows]
     margins = sorted(r["margin"] for r in rows)
     facts = {
@@ -122,13 +134,16 @@ def audit(rows: list[dict]) -> dict[str, Any]:
     for side, name in enumerate(("chosen", "rejected")):
         made = Counter(r["temperatures"][side] for r in rows)
         facts |= {f"{name}_at_{temperature:g}": count / len(rows) for temperature, count in sorted(made.items())}
-    return facts
+    step = (margins[-1] - margins[0]) / 10 or 1.0
+    bins = Counter(min(9, int((margin - margins[0]) / step)) for margin in margins)
+    return {k: round(v, 4) for k, v in facts.items()} | {"margin_histogram": [bins[k] for k in range(10)]}
 
 
 def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metrics: Path) -> None:
     candidates = [row for path in scores for row in pq.read_table(path, columns=INPUT_COLUMNS).to_pylist()]
     groups = by_prompt(candidates, params.generate.n)
-    rules = Rules(params.rank.pairing, params.rank.top_k, params.rank.length_penalty, params.rank.min_margin, params.rank.truncated)
+    own = params.generate.n - params.generate.from_rival
+    rules = Rules(params.rank.pairing, params.rank.top_k, params.rank.length_penalty, params.rank.min_margin, params.rank.truncated, own)
     rows, drops = rank(groups, iteration, rules, params.seed)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), pairs)
     unscored = sum(row["reward"] is None for row in candidates)
@@ -139,7 +154,7 @@ def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metric
         "drops": drops,
         "candidates": len(candidates),
         "unscored": unscored,
-        "audit": {k: round(v, 4) for k, v in audit(rows).items()},
+        "audit": audit(rows),
     }
     metrics.write_text(json.dumps(facts, indent=2) + "\n")
     print(f"rank {iteration}: {len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs, drops {dict(drops)}")

@@ -1,7 +1,8 @@
-"""Compute log pi_0 of both sides of every pair, once: changing beta, the loss or the rate needs no reference forward again.
+"""Compute log pi_0 of both sides of every new pair, once: no later iteration, and no other beta, loss or rate, needs a reference forward again.
 
-Reads   model: pi_0; history: pairs
-Writes  reference: id, made_in, ref_chosen_logps, ref_rejected_logps (float64; sums over the answer's tokens, nats)
+Reads   model: the reference, pi_0 unless an iteration names another; pairs: an iteration's own, or D_off
+Writes  reference: the pairs with ref_chosen_logps and ref_rejected_logps (float64; sums over the answer's tokens, nats), and two hashes that
+        `dpo` checks: ref_model of the model folder, ref_texts of the pair (stages/digest.py)
 Params  dtype
 Source  RLHF Workflow, arXiv 2405.07863, Algorithm 2: the reference is pi_0 in every iteration
 """
@@ -12,12 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages import forward
+from stages import digest, forward
 
 
-def main(params: Any, model: Path, history: Path, *, reference: Path) -> None:
-    pairs = pq.read_table(history).to_pylist()
-    values = forward.logprobs(model, forward.sides(model, pairs), params.dtype, params.runtime, "reference")
-    names = {"id": [row["id"] for row in pairs], "made_in": [row["made_in"] for row in pairs]}
-    pq.write_table(pa.table({**names, "ref_chosen_logps": values[: len(pairs)], "ref_rejected_logps": values[len(pairs) :]}), reference)
-    print(f"reference: log pi_0 of {len(pairs)} pairs, mean {sum(values) / len(values):.1f} nats a side")
+def main(params: Any, model: Path, pairs: Path, *, reference: Path) -> None:
+    table = pq.read_table(pairs)
+    rows = table.to_pylist()
+    values = forward.logprobs(model, forward.sides(model, rows), params.dtype, params.runtime, "reference") if rows else []
+    of = digest.model(model)
+    for name, column in (
+        ("ref_chosen_logps", pa.array(values[: len(rows)], pa.float64())),
+        ("ref_rejected_logps", pa.array(values[len(rows) :], pa.float64())),
+        ("ref_model", pa.array([of] * len(rows), pa.string())),
+        ("ref_texts", pa.array([digest.pair(row) for row in rows], pa.string())),
+    ):
+        table = table.append_column(name, column)
+    pq.write_table(table, reference)
+    print(f"reference: log pi_0 of {len(rows)} pairs by {model} ({of[:8]}), mean {sum(values) / max(1, len(values)):.1f} nats a side")

@@ -83,6 +83,45 @@ def picture(table: dict[str, Any]) -> str:
     return page.svg(draw)
 
 
+MONITORS = {
+    "gold_reward": "gold reward", "proxy_reward": "proxy reward",
+    "kl": "KL to π0 (k1), nats", "tokens": "tokens", "length_reward_correlation": "length and reward",
+    "finished": "finished", "distinct_2": "distinct-2", "repetition": "repetition",
+}  # fmt: skip
+
+
+def watched(table: dict[str, Any]) -> str:
+    """What shows over-optimisation, by policy, on test prompts; and whether the rules let the run go on."""
+    seen = [name for name in MONITORS if name in table["pi0"]["test"]]
+    lines = [[label(policy), *(f"{numbers['test'][name] + 0.0:.2f}" for name in seen)] for policy, numbers in table.items()]
+    ended = [f"Stopped before {label(policy)}: {n['stop']['reason']}." for policy, n in table.items() if n.get("stop", {}).get("stop")]
+    return page.table(["policy", *(MONITORS[name] for name in seen)], lines) + "".join(f"<p>{html.escape(line)}</p>" for line in ended[:1])
+
+
+def pair_cells(policy: str, audit: dict[str, Any]) -> list[str]:
+    """One iteration's pairs: where either side comes from, and how long it is."""
+    shares = [", ".join(f"{audit[k]:.0%} at {k.partition('_at_')[2]}" for k in audit if k.startswith(f"{side}_at_")) for side in ("chosen", "rejected")]
+    lengths = f"{audit['chosen_characters']:.0f} and {audit['rejected_characters']:.0f}"
+    return [label(policy), f"{audit['margin_median']:.2f}", lengths, f"{audit['longer_is_chosen']:.0%}", *shares]
+
+
+PAIR_HEADER = ["pairs for", "median margin", "characters of chosen and rejected", "longer is chosen", "chosen at temperature", "rejected at temperature"]
+
+
+def pairs_picture(audits: dict[str, dict[str, Any]]) -> str:
+    """Histograms of the margins, one for each iteration that made pairs."""
+
+    def draw(plt: Any) -> Any:
+        figure, axes = plt.subplots(1, len(audits), figsize=(4 * len(audits), 2.6), layout="constrained", squeeze=False)
+        for axis, (policy, audit) in zip(axes[0], audits.items(), strict=True):
+            width = (audit["margin_high"] - audit["margin_low"]) / 10 or 1.0
+            axis.bar([audit["margin_low"] + (k + 0.5) * width for k in range(10)], audit["margin_histogram"], width=0.9 * width, color="#2457a6")
+            axis.set_title(f"margins of the pairs for {label(policy)}", fontsize=11)
+        return figure
+
+    return page.svg(draw) if audits else ""
+
+
 def drops_told(drops: dict[str, int]) -> str:
     return html.escape(", ".join(f"{rule} {count:,}" for rule, count in drops.items() if count) or "none")
 
@@ -145,11 +184,15 @@ def trust(ranker: dict[str, Any]) -> str:
 def whole(table: dict[str, Any], selected: str, name: str, ranker: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
     """The HTML page."""
     audit = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in set_cells(name, fact)) + "</tr>" for name, fact in sets.items())
+    audits = {policy: numbers["rank"]["audit"] for policy, numbers in table.items() if numbers.get("rank", {}).get("audit")}
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{page.STYLE}</style>
 <h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
 {page.table(HEADER, [cells(policy, numbers) for policy, numbers in table.items()])}{picture(table)}
 <p>{table["pi0"]["test"]["answers"]} answers to {table["pi0"]["test"]["prompts"]} test prompts. Intervals: bootstrap over prompts, gains paired with π0.
 KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
+<h2>Is the reward being hacked?</h2>{watched(table)}
+<p>Length and reward: correlation of an answer's tokens with its proxy reward. Repetition: share of an answer's three-word phrases that stand in it before.</p>
+<h2>The pairs</h2>{page.table(PAIR_HEADER, [pair_cells(policy, audit) for policy, audit in audits.items()])}{pairs_picture(audits)}
 <h2>The ranker on held-out pairs: {html.escape(name.replace("_", " "))}</h2>{trust(ranker)}
 <h2>The preference data</h2><div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in SET_HEADER)}</tr>{audit}</table></div>
 <p>What each rule took of each set, as a share of its rows:</p>{drops_picture(sets)}

@@ -9,7 +9,6 @@ Source  RLHF Workflow, arXiv 2405.07863, section 2.1; Bradley and Terry 1952; ma
 """
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,28 +31,18 @@ def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
     return sides | ({"margin": margin * (row["margin"] or 0.0)} if margin else {})
 
 
-def load(model: Path, layers: int | None) -> Any:
-    """The base model with a scalar head, cut to its first `layers` blocks."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    config = AutoConfig.from_pretrained(model, num_labels=1, local_files_only=True)
-    if layers and layers > config.num_hidden_layers:
-        raise ValueError(f"params.yaml: reward_model.layers = {layers}, the model has {config.num_hidden_layers}; lower it or set null")
-    config.num_hidden_layers = layers or config.num_hidden_layers
-    return AutoModelForSequenceClassification.from_pretrained(model, config=config, **training.model_options())
-
-
-def selection(section: Any, rows: int, folder: Path, deepspeed: int) -> dict[str, Any]:
+def selection(section: Any, rows: int) -> dict[str, Any]:
     """TrainingArguments that evaluate so many times, at equal distances, and come back to the checkpoint with the lowest validation loss."""
     steps = -(-rows // section.global_batch_rows) * section.epochs
     every = max(1, steps // section.evaluations)
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False, "save_total_limit": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
     when = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
-    return best | when | {"output_dir": str(folder), "save_only_model": not deepspeed, "per_device_eval_batch_size": 4}
+    return best | when | {"per_device_eval_batch_size": 4}
 
 
 def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path) -> None:
     from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     tokenizer, section = chat.load_tokenizer(model), params.reward_model
@@ -67,19 +56,15 @@ def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, cu
     if not short or (section.evaluations and not held):
         told = f"{len(short)} pairs to train on and {len(held)} to validate, of {len(rows)}"
         raise ValueError(f"{told}; raise reward_model.max_tokens = {section.max_tokens} or reward_model.validation_share = {section.validation_share}")
-    checkpoints = reward.with_name(f"{reward.name}-checkpoints")
-    shutil.rmtree(checkpoints, ignore_errors=True)
     options = training.arguments(section, params, len(short)) | {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
-    options |= selection(section, len(short), checkpoints, params.runtime.deepspeed) if held else {}
+    options |= selection(section, len(short)) if held else {}
     training.seed(params.seed + member)
-    trainer = RewardTrainer(
-        load(model, section.layers), args=RewardConfig(**options), train_dataset=Dataset.from_list(short),
-        eval_dataset=Dataset.from_list(held) if held else None, processing_class=tokenizer,
-    )  # fmt: skip
-    trainer.train()
+    network = training.first_layers(AutoModelForSequenceClassification, model, section.layers, "reward_model.layers", num_labels=1)
+    data = {"train_dataset": Dataset.from_list(short), "eval_dataset": Dataset.from_list(held) if held else None}
+    trainer = RewardTrainer(network, args=RewardConfig(**options), processing_class=tokenizer, **data)
+    training.train(trainer)
     training.save(trainer, tokenizer, reward, params.dtype)
     training.write_curve(trainer, curve)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     last = [step for step in trainer.state.log_history if "loss" in step][-1]
     best = f", best validation loss {trainer.state.best_metric:.3f} at step {trainer.state.best_global_step}" if held else ""
     out = len(rows) - len(short) - len(held)

@@ -8,6 +8,7 @@ Around the call, the guard
   checks that every input holds the bytes that dvc.lock recorded, and that no model folder or parquet file can do harm
   takes one lock per output, and sees to it that nothing of the stage outlives `dvc`, however either of them dies
   lets the stage write into `.partial/` beside each output, and renames when all is there
+  names a scratch folder for a training stage's checkpoints, by the hash of all that decides its result, so that a killed run goes on from its own
   records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up
 An error of the data or the settings is one line; a traceback is a bug.
 """
@@ -25,10 +26,10 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from stages import integrity, options, watchdog
+from stages import integrity, options, scratch, watchdog
 
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,8 +164,11 @@ def execute(stage: str, argv: list[str]) -> None:
             partial(path).parent.mkdir(parents=True, exist_ok=True)
         try:
             beside = {name: partial(value) if name in writes else value for name, value in arguments.items()}
-            call(stage, module.main, beside, Recorder(params, seen), getattr(module, "DISTRIBUTED", False))
-            publish(outs, inputs, before, params, seen)
+            distributed = getattr(module, "DISTRIBUTED", False)
+            reads = {name: value for name, value in arguments.items() if name not in writes}
+            with scratch.folder(stage, reads, params, outs[0], ROOT) if distributed else nullcontext():
+                call(stage, module.main, beside, Recorder(params, seen), distributed)
+                publish(outs, inputs, before, params, seen)
         finally:
             for path in outs:
                 delete(partial(path))

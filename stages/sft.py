@@ -37,7 +37,7 @@ def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve:
     settings = SFTConfig(**training.arguments(params.sft, params, len(short)))
     network = AutoModelForCausalLM.from_pretrained(model, **training.model_options())
     trainer = SFTTrainer(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
-    trainer.train()
+    training.train(trainer)
     training.save(trainer, tokenizer, policy, params.dtype)
     training.write_curve(trainer, curve)
     print(f"sft: {len(short)} answers ({len(rows) - len(short)} over {params.sft.max_tokens} tokens), loss {trainer.state.log_history[0]['loss']:.3f} first")

@@ -1,13 +1,24 @@
-"""What the trainers `sft`, `reward_model` and `dpo` share: TRL settings from a params section, the curve they leave, the folder they save."""
+"""What the trainers share: TRL settings from a params section, going on after a kill, the stop on NaN, the curve they leave, the folder they save.
+
+The guard names a scratch folder by the hash of all that a run's result depends on (STAGE_SCRATCH, see stages/run.py). Checkpoints go there every
+runtime.checkpoint_steps, and a run that finds its own goes on from it; outside the guard there are none.
+"""
 
 import csv
+import json
+import math
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+EXPLODED = 1e4
+"""A gradient norm, before clipping, from which on a run is lost: the quickstart's lie between 4 and 16."""
+
 
 def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
-    """TrainingArguments that every trainer takes: the science from `section`, the layout from `runtime`; nothing is saved on the way.
+    """TrainingArguments that every trainer takes: the science from `section`, the layout from `runtime`.
 
     Raises ValueError when the global batch cannot be split evenly over processes and micro-batches.
     """
@@ -24,7 +35,7 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
         )
     steps = -(-rows // section.global_batch_rows) * section.epochs
     return {
-        "output_dir": os.environ.get("TMPDIR", "/tmp"),  # nothing is written there: see save_strategy
+        "output_dir": os.environ.get("STAGE_SCRATCH") or tempfile.mkdtemp(prefix="training-"),
         "num_train_epochs": section.epochs,
         "learning_rate": section.learning_rate,
         "lr_scheduler_type": "cosine",
@@ -37,9 +48,12 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
         "use_cpu": not gpu,
         "gradient_checkpointing": runtime.gradient_checkpointing,
         "deepspeed": deepspeed(runtime, gpu) if runtime.deepspeed else None,
-        "save_strategy": "no",
+        "save_strategy": "steps" if os.environ.get("STAGE_SCRATCH") and runtime.checkpoint_steps else "no",
+        "save_steps": runtime.checkpoint_steps or 1,
+        "save_total_limit": 1,
         "report_to": "none",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # or a NaN would be logged as the mean so far
         "dataloader_pin_memory": gpu,
     }
 
@@ -68,6 +82,79 @@ def model_options() -> dict[str, Any]:
     import torch
 
     return {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+
+
+def first_layers(model_class: Any, model: Path, layers: int | None, name: str, **config: Any) -> Any:
+    """The model cut to its first `layers` blocks, whole for None. Raises ValueError, naming the params key, where it has fewer."""
+    from transformers import AutoConfig
+
+    settings = AutoConfig.from_pretrained(model, local_files_only=True, **config)
+    if layers and layers > settings.num_hidden_layers:
+        raise ValueError(f"params.yaml: {name} = {layers}, the model has {settings.num_hidden_layers}; lower it or set null")
+    settings.num_hidden_layers = layers or settings.num_hidden_layers
+    return model_class.from_pretrained(model, config=settings, **model_options())
+
+
+def whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds every file, of the right size, that stood in it when it was finished."""
+    listed = checkpoint / "complete.json"
+    return listed.exists() and all((checkpoint / n).exists() and (checkpoint / n).stat().st_size == size for n, size in json.loads(listed.read_text()).items())
+
+
+def steps_done(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def train(trainer: Any, rows_of: Callable[[int], list[str]] | None = None) -> None:
+    """Train to the end, from this run's own last whole checkpoint if there is one; `rows_of(step)` names the rows of a step.
+
+    Raises ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over EXPLODED.
+    """
+    from transformers import ProgressCallback
+
+    trainer.remove_callback(ProgressCallback)
+    for each in callbacks(rows_of):
+        trainer.add_callback(each)
+    found = [c for c in Path(trainer.args.output_dir).glob("checkpoint-*") if whole(c)]
+    last = max(found, key=steps_done, default=None)
+    if last:
+        print(f"going on after step {steps_done(last)}, from this run's own checkpoint", flush=True)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+
+
+def callbacks(rows_of: Callable[[int], list[str]] | None) -> list[Any]:
+    """A bar with the loss behind it, in place of a line per step; and what marks checkpoints as whole and stops a run whose numbers are lost."""
+    import torch
+    from transformers import ProgressCallback, TrainerCallback
+
+    class Bar(ProgressCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if self.training_bar is not None and "loss" in (logs or {}):
+                self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    class Watch(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if torch.distributed.is_initialized():
+                torch.distributed.barrier()  # every process has written its part
+            if state.is_world_process_zero and folder.exists():
+                sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
+                (folder / "complete.json").write_text(json.dumps(sizes))
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            check_numbers(state.global_step, logs or {}, rows_of)
+
+    return [Bar(), Watch()]
+
+
+def check_numbers(step: int, logs: dict[str, Any], rows_of: Callable[[int], list[str]] | None) -> None:
+    """Raise ValueError for a loss or gradient norm that no training comes back from."""
+    for name in ("loss", "grad_norm"):
+        value = logs.get(name)
+        if value is not None and (not math.isfinite(value) or (name == "grad_norm" and value > EXPLODED)):
+            ids = rows_of(step) if rows_of else []
+            rows = f" on rows {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}" if ids else ""
+            raise ValueError(f"step {step}: {name} is {value:g}{rows}; lower the learning rate, raise warmup_share, or look at these rows")
 
 
 def write_curve(trainer: Any, path: Path) -> None:

@@ -65,6 +65,31 @@ def runtime():
     from types import SimpleNamespace
 
     return SimpleNamespace(
-        threads=2, forward_batch_tokens=256, micro_batch_rows=2, processes=1, deepspeed=0, gradient_checkpointing=False,
+        threads=2, forward_batch_tokens=256, micro_batch_rows=2, processes=1, deepspeed=0, gradient_checkpointing=False, checkpoint_steps=0,
         engine_sequences=16, engine_memory_share=0.5, engine_cpu_cache_gib=1, tensor_parallel=1,
     )  # fmt: skip
+
+
+def pairs(number: int) -> list[dict]:
+    prompt = [{"role": "user", "content": "q"}]
+    answer = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
+    return [
+        {"id": str(i), "prompt": prompt, "chosen": answer("yes" * (i % 4 + 1)), "rejected": answer("no" * (i % 3 + 1)), "margin": 1.0,
+         "chosen_finished": True, "rejected_finished": i % 2 == 0, "made_in": "t0"}
+        for i in range(number)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def history(tiny_model, runtime, tmp_path):
+    """Eight pairs with the tiny model's log-probabilities."""
+    from types import SimpleNamespace
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from stages import offline, reference
+
+    pq.write_table(pa.Table.from_pylist(pairs(8), offline.SCHEMA), tmp_path / "pairs.parquet")
+    reference.main(SimpleNamespace(dtype="float32", runtime=runtime), tiny_model, tmp_path / "pairs.parquet", reference=tmp_path / "history.parquet")
+    return tmp_path / "history.parquet"

@@ -80,5 +80,12 @@ def test_a_row_seed_comes_from_its_names_alone():
 def test_half_of_the_samples_are_drawn_at_each_temperature():
     from stages import generate
 
-    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, [1.0, 0.7], seed=1, iteration="t0")
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, 0, [1.0, 0.7], seed=1, iteration="t0")
     assert [r["temperature"] for r in rows] == [1.0] * 4 + [0.7] * 4 and len({r["seed"] for r in rows}) == 8
+
+
+def test_the_rivals_samples_come_last_and_are_spread_over_the_temperatures_too():
+    from stages import generate
+
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 4, 2, [1.0, 0.7], seed=1, iteration="t0")
+    assert [r["temperature"] for r in rows] == [1.0, 1.0, 0.7, 0.7, 1.0, 0.7] and [r["sample"] for r in rows] == list(range(6))

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages import bootstrap, evaluate, select, standings
+from stages import bootstrap, evaluate, monitors, select, standings, stop
 
 
 def test_wins_count_a_tie_half():
@@ -50,11 +50,48 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
 
 def test_selection_takes_the_best_iterate_and_never_the_baselines():
     table = {name: {"validation": {"proxy_reward": v}} for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))}
-    assert select.choose(table, "proxy_reward") == ("pi1", {"pi1": 1.0, "pi2": 1.0})
+    assert select.choose(table, "proxy_reward", {}) == ("pi1", {"pi1": 1.0, "pi2": 1.0}, {})
 
 
-def test_the_table_grows_by_a_row_and_keeps_its_order(tmp_path):
+def test_a_cap_rules_a_policy_out_by_name_and_pi0_is_left_where_it_rules_out_all():
+    table = {name: {"validation": {"proxy_reward": v, "kl": kl, "tokens": 40.0}} for name, v, kl in (("pi0", 0.0, 0.0), ("pi1", 1.0, 2.0), ("pi2", 3.0, 9.0))}
+    best, values, out = select.choose(table, "proxy_reward", {"kl": 5.0, "tokens": None})
+    assert (best, values, out) == ("pi1", {"pi1": 1.0, "pi2": 3.0}, {"pi2": "kl 9.0 over 5.0"})
+    assert select.choose(table, "proxy_reward", {"tokens": 39.0})[0] == "pi0"
+
+
+def measured(text: str, tokens: int, reward: float, policy: float = -3.0, reference: float = -4.0, finished: bool = True) -> dict:
+    said = {"completion": text, "token_ids": list(range(tokens)), "finished": finished}
+    return said | {"proxy_reward": reward, "logp_policy": policy, "logp_reference": reference}
+
+
+def test_the_monitors_by_hand():
+    # pairs of words: "a b", "b c" and "a b", "b a", "a b", "b a", "a b": 3 different of 7
+    # three-word phrases of the second answer: a b a, b a b, a b a, b a b: half of them stand in it before
+    rows = [measured("A b, c.", 10, 1.0), measured("a b a b a b", 30, 3.0, -5.0, -9.0, finished=False)]
+    assert monitors.numbers(rows) == {
+        "proxy_reward": 2.0, "tokens": 20.0, "finished": 0.5, "kl": 2.5, "length_reward_correlation": 1.0, "distinct_2": round(3 / 7, 4), "repetition": 0.25,
+    }  # fmt: skip
+
+
+def test_answers_of_one_length_correlate_with_nothing_and_silence_has_no_phrases():
+    seen = monitors.numbers([measured("", 1, 1.0), measured("", 1, 2.0)])
+    assert (seen["length_reward_correlation"], seen["distinct_2"], seen["repetition"]) == (0.0, 0.0, 0.0)
+
+
+def test_a_stop_names_every_rule_that_is_broken_and_null_is_no_rule():
+    seen = {"kl": 12.0, "tokens": 40.0, "finished": 0.1}
+    assert (
+        stop.reason(seen, {"kl": 10.0, "tokens": None}, {"finished": 0.2})
+        == "kl 12.0 is over stop.max_kl = 10.0; finished 0.1 is under stop.min_finished = 0.2"
+    )
+    assert stop.reason(seen, {"kl": 12.0}, {"finished": None}) == ""
+
+
+def test_the_table_grows_by_a_row_that_tells_how_the_policy_was_made(tmp_path):
     for name in ("pi0", "pi1"):
         (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
-    standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], table=tmp_path / "t.json")
-    assert (tmp_path / "t.json").read_text().index("pi0") < (tmp_path / "t.json").read_text().index("pi1")
+    (tmp_path / "rank").mkdir()
+    (tmp_path / "rank/t0.json").write_text('{"rows_out": 3}')
+    standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], [tmp_path / "rank/t0.json"], table=tmp_path / "t.json")
+    assert (tmp_path / "t.json").read_text().split() == '{ "pi0": {}, "pi1": { "rank": { "rows_out": 3 } } }'.split()

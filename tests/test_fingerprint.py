@@ -56,7 +56,7 @@ def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
 
 def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):
     assert changed(clone, "stages/chatml.jinja", "assistant", "helper") == {"base"}
-    assert changed(clone, "stages/annotator_topics.json", "honey", "money") == {"evaluate", "signal", "best_of_n"}
+    assert changed(clone, "stages/annotator_topics.json", "honey", "money") == {"evaluate", "signal", "best_of_n", "annotate"}
 
 
 def test_a_new_trl_reruns_training_and_not_sampling(clone):

@@ -68,11 +68,9 @@ def test_every_scorer_scores_all_that_can_be_asked_for_and_is_measured():
 
     from stages.params import Rank, load
 
-    candidates = load(ROOT / "params.yaml").candidates
+    outs = {out.def_path for stage in STAGES for out in stage.outs}
     for scorer in get_args(Rank.model_fields["scorer"].annotation):
-        for name in candidates:
-            made = {out.def_path for out in NAMED[f"score_{scorer}@{name}"].outs}
-            assert made == {f"data/scores/{scorer}/{name}.parquet"} and f"signal@{scorer}" in NAMED
+        assert {f"data/scores/{scorer}/{name}.parquet" for name in load(ROOT / "params.yaml").candidates} <= outs and f"signal@{scorer}" in NAMED
 
 
 @pytest.mark.parametrize("scorer", ["preference_model", "judge", "implicit"])
@@ -85,14 +83,53 @@ def test_one_value_switches_the_ranker_and_asks_for_no_other(clone, scorer):
     assert ("preference_model" in graph.stages(clone)) == (scorer == "preference_model")
 
 
+@pytest.mark.parametrize(
+    ("setting", "asked"),
+    [
+        ("rank.scorer=refreshed", {"annotate_start", "annotate@t0", "annotate@t1", "reward_refreshed@t0", "reward_refreshed@t1"}),
+        ("rank.scorer=self_judge", {"score_self_judge@t0-0", "score_self_judge@t1-1", "rate_self_judge@heldout"}),
+        ("offline.train=data/offline/mixed.parquet", {"prepare_offline", "filter_offline"}),
+    ],
+)
+def test_what_is_done_on_demand_is_not_done_unasked(clone, setting, asked):
+    from tests.trust import graph
+
+    assert not asked & set(graph.stages(clone))
+    (clone / "params.yaml").write_text(compose("quickstart", [setting]))
+    assert asked <= set(graph.stages(clone))
+
+
 def test_iteration_ids_are_dvcs_index_names():
     assert {n for n in NAMED if n.startswith("dpo@")} == {"dpo@t0", "dpo@t1"}
     assert next(dep.def_path for dep in NAMED["dpo@t1"].deps) == "models/pi1"
 
 
 def test_the_reference_is_pi0_in_every_iteration():
-    for name in ("reference_offline", "reference@t0", "reference@t1", "measure@pi2"):
+    for name in ("reference_offline", "reference@t0", "reference@t1", "dpo_offline", "dpo@t0", "dpo@t1", "measure@pi2"):
         assert "models/pi0" in {dep.def_path for dep in NAMED[name].deps}
+    assert all("--reference models/pi0 " in NAMED[f"dpo@{t}"].cmd for t in ("t0", "t1"))
+
+
+def test_an_iteration_can_start_from_pi0_and_refer_to_the_policy_before(clone):
+    line = "- {id: t1, samples: pi1, makes: pi2, start: pi1, reference: pi0, rival: pi0}"
+    text = compose("quickstart")
+    assert line in text
+    (clone / "params.yaml").write_text(text.replace(line, line.replace("start: pi1, reference: pi0", "start: pi0, reference: pi1")))
+    commands = {name_of(stage): str(stage.cmd) for stage in Repo(str(clone)).index.stages}
+    assert "--model models/pi0 --reference models/pi1 " in commands["dpo@t1"] and "--model models/pi1 " in commands["reference@t1"]
+
+
+def test_a_refreshed_reward_model_learns_from_the_samples_that_it_scores():
+    def deps(name):
+        return {dep.def_path for dep in NAMED[name].deps}
+
+    assert "models/reward_pi1" in deps("score_refreshed@t0-0") and "data/annotated/pi1.parquet" in deps("reward_refreshed@t0")
+    assert {"data/candidates/pi0-0.parquet", "data/candidates/pi0-1.parquet"} <= deps("annotate@t0")
+    assert "data/annotated/pi1.parquet" in deps("annotate@t1")  # labels add up
+
+
+def test_who_judges_itself_is_the_policy_that_was_sampled():
+    assert all(f"--model models/pi{k} " in NAMED[f"score_self_judge@t{k}-{shard}"].cmd for k in (0, 1) for shard in (0, 1))
 
 
 def test_no_stage_imports_a_stage():
@@ -112,6 +149,9 @@ def test_cpu_stages_import_no_torch():
         "prompts",
         "demonstrations",
         "batch",
+        "stop",
+        "annotate",
+        "annotate_start",
         "rank",
         "offline",
         "history",

@@ -24,6 +24,9 @@ HERE = [  # one of each kind, the cheap ones
     "the helper `stages/forward.py`",
     "`trl` in the lock",
     "a policy edited by hand, another deleted",
+    "the last iteration's `reference` (stepwise DPO)",
+    "`rank.scorer` to refreshed reward models",
+    "`stop.max_kl`",
 ]
 
 
@@ -79,6 +82,20 @@ def test_another_ranker_is_one_value_of_an_experiment(scene):
     ran = set(re.findall(r"Running stage '(?:.+:)?(.+)'", said))
     assert {"preference_model", "score_preference_model@pi0-0", "signal@preference_model", "rank@t0", "report"} <= ran
     assert not ran & {"reward_model", "sft", "generate@t0-0", "score_reward_model@pi0-0", "respond@pi0"}
+    scene.sh("git checkout . && dvc checkout --force -d dvc.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "runs", "spares"),
+    [
+        ("dvc exp run -S history.keep=all", "history@t1", "reference@t0"),
+        ("dvc exp run -S iterations.1.start=pi0", "dpo@t1", "reference@t1"),
+        ("dvc exp run -S iterations.1.reference=pi1", "reference@t1", "dpo@t0"),
+    ],
+)
+def test_line_3_of_algorithm_2_is_one_value_of_an_experiment(scene, command, runs, spares):
+    said = scene.sh(command)
+    assert f"Running stage '{runs}'" in said and f"Running stage '{spares}'" not in said and "Running stage 'generate@t0-0'" not in said
     scene.sh("git checkout . && dvc checkout --force -d dvc.yaml")
 
 

@@ -3,14 +3,14 @@
 import math
 from types import SimpleNamespace
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import dpo, forward, offline, reward_model, sft, training
+from stages import dpo, forward, reward_model, sft, training
+from tests.conftest import pairs
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -30,16 +30,6 @@ def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, lim
         assert [batch for batch in made if names[batch[0]] == name] == alone
 
 
-def pairs(number: int) -> list[dict]:
-    prompt = [{"role": "user", "content": "q"}]
-    answer = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    return [
-        {"id": str(i), "prompt": prompt, "chosen": answer("yes" * (i % 4 + 1)), "rejected": answer("no" * (i % 3 + 1)), "margin": 1.0,
-         "chosen_finished": True, "rejected_finished": i % 2 == 0, "made_in": "t0"}
-        for i in range(number)
-    ]  # fmt: skip
-
-
 def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runtime):
     from transformers import AutoModelForCausalLM
 
@@ -53,27 +43,19 @@ def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runti
     assert forward.logprobs(tiny_model, rows, "float32", runtime) == pytest.approx(expected, abs=1e-3)
 
 
+LOSS = {
+    "loss": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1, "label_smoothing": 0.0, "f_divergence": "reverse_kl", "f_alpha": 0.5, "ld_alpha": None,
+    "discopop_tau": 0.05, "simpo_gamma": 0.5, "lora_rank": 0, "lora_alpha": 16.0, "quantized": False,
+}  # fmt: skip
+
+
 def settings(runtime, **changes):
     section = {"learning_rate": 1e-3, "epochs": 1, "global_batch_rows": 4, "warmup_share": 0.0, "max_tokens": 128} | changes
-    losses = {"loss": "sigmoid", "beta": 0.1, "label_smoothing": 0.0}
     return SimpleNamespace(
         seed=1, dtype="float32", runtime=runtime,
-        sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | losses | changes)),
+        sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | LOSS | changes)),
         reward_model=SimpleNamespace(layers=None, margin=0.0, centring=0.0, validation_share=0.0, evaluations=0, **section),
     )  # fmt: skip
-
-
-@pytest.fixture
-def history(tmp_path):
-    pq.write_table(pa.Table.from_pylist(pairs(8), offline.SCHEMA), tmp_path / "history.parquet")
-    return tmp_path / "history.parquet"
-
-
-def reference(model, history, runtime):
-    from stages import reference as stage
-
-    stage.main(SimpleNamespace(dtype="float32", runtime=runtime), model, history, reference=history.with_name("reference.parquet"))
-    return history.with_name("reference.parquet")
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -83,8 +65,9 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 
 def train_dpo(model, history, runtime, out, **changes):
+    """The loss of each step; the model is its own reference."""
     params = settings(runtime, **changes)
-    dpo.main(params, model, history, reference(model, history, runtime), policy=out, curve=out.with_suffix(".csv"))
+    dpo.main(params, model, model, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
     lines = out.with_suffix(".csv").read_text().splitlines()
     column = lines[0].split(",").index("loss")
     return [float(line.split(",")[column]) for line in lines[1:]]
@@ -110,12 +93,13 @@ def test_the_same_training_twice_gives_the_same_bytes(tiny_model, history, runti
 
 @pytest.mark.slow
 def test_micro_batches_are_layout_and_not_science(tiny_model, history, runtime, tmp_path):
-    runtime.micro_batch_rows = 1
-    train_dpo(tiny_model, history, runtime, tmp_path / "one")
-    runtime.micro_batch_rows = 4
-    train_dpo(tiny_model, history, runtime, tmp_path / "four")
-    one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
-    assert all(torch.allclose(one[k], four[k], atol=2e-3) for k in one)
+    losses = {}
+    for rows in (1, 8):  # one pair at a time, gathered over eight; or the eight at once
+        runtime.micro_batch_rows = rows
+        losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), global_batch_rows=8, epochs=3)
+    assert losses[1] == pytest.approx(losses[8], abs=1e-3) and len(losses[1]) == 3
+    one, eight = weights(tmp_path / "1"), weights(tmp_path / "8")
+    assert all(torch.allclose(one[k], eight[k], atol=2e-3) for k in one)
 
 
 @pytest.mark.slow
@@ -135,18 +119,46 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
+    rows = [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows]
     args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), beta=0.1)
     trainer = Plain(AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.train()
     expected = [step["loss"] for step in trainer.state.log_history if "loss" in step]
+    assert len(expected) == 2
     assert train_dpo(tiny_model, history, runtime, tmp_path / "policy") == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(tiny_model, history, runtime, tmp_path):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import DPOConfig, DPOTrainer
+
+    from stages import chat
+
+    tokenizer, known = chat.load_tokenizer(tiny_model), pq.read_table(history).to_pylist()
+    rows = [{k: v for k, v in dpo.tokenize(tokenizer, row).items() if k.endswith("_ids")} for row in known]
+
+    class Plain(DPOTrainer):
+        def _prepare_dataset(self, dataset, *args, **kwargs):
+            return dataset
+
+    params = settings(runtime)
+    args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), precompute_ref_log_probs=True)
+    data = Dataset.from_list(rows)
+    data.save_to_disk(tmp_path / "rows")  # TRL keeps what it computes beside the data
+    trainer = Plain(
+        AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.load_from_disk(tmp_path / "rows"), processing_class=tokenizer
+    )
+    for name in ("ref_chosen_logps", "ref_rejected_logps"):
+        assert list(trainer.train_dataset[name]) == pytest.approx([row[name] for row in known], abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["robust", "exo_pair"])
 def test_label_smoothing_changes_the_loss_where_it_is_allowed(tiny_model, history, runtime, tmp_path, loss):
-    plain = train_dpo(tiny_model, history, runtime, tmp_path / "plain", loss=loss, label_smoothing=0.01)
-    smooth = train_dpo(tiny_model, history, runtime, tmp_path / "smooth", loss=loss, label_smoothing=0.3)
+    plain = train_dpo(tiny_model, history, runtime, tmp_path / "plain", loss=[loss], label_smoothing=0.01)
+    smooth = train_dpo(tiny_model, history, runtime, tmp_path / "smooth", loss=[loss], label_smoothing=0.3)
     assert plain[1:] != pytest.approx(smooth[1:], abs=1e-4)
 
 

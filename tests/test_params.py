@@ -1,5 +1,6 @@
 """A wrong value stops everything with one line that names file, key, value, rule and remedy."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,23 @@ def tree(profile: str = "quickstart") -> dict:
         ("dpo.learning_rate", "5e-7", "dpo.learning_rate = '5e-7'"),
         ("dpo.epochs", 1.5, "dpo.epochs = 1.5"),
         ("dpo.epochs", True, "dpo.epochs = True"),
-        ("dpo.label_smoothing", 0.1, "is ignored by TRL's loss 'sigmoid'"),
+        ("dpo.label_smoothing", 0.1, "label_smoothing = 0.1 is ignored by the loss ['sigmoid']: it needs one of"),
+        ("dpo.discopop_tau", 0.1, "discopop_tau = 0.1 is ignored by the loss ['sigmoid']"),
+        ("dpo.simpo_gamma", 1.0, "simpo_gamma = 1.0 is ignored"),
+        ("dpo.f_alpha", 0.3, "f_alpha = 0.3 is ignored by the loss ['sigmoid']: it needs f_divergence = alpha_divergence"),
+        ("dpo.lora_alpha", 32.0, "lora_alpha = 32.0 is ignored"),
+        ("dpo.quantized", True, "quantized weights are frozen, so something else must learn; set lora_rank over 0"),
+        ("dpo.loss", ["sft"], "loss sft alone learns no preference"),
+        ("dpo.loss", ["exo_pair"], "label_smoothing = 0.0 makes exo_pair infinite"),
+        ("dpo.loss", ["sigmoid", "sft"], "must hold one weight for each loss"),
+        ("dpo.loss", ["kl"], "dpo.loss.0 = 'kl'"),
+        ("dpo.loss_weights", [0.0], "dpo.loss_weights.0 = 0.0"),
+        ("generate.from_rival", 3, "from_rival = 3 must be a multiple of the 2 temperatures"),
+        ("generate.from_rival", 8, "from_rival = 8 must be less than n = 8"),
+        ("rank.pairing", "across", "generate.from_rival = 0 samples from one; raise it"),
+        ("annotate.by", "judge", "reads = 'candidates' must be 'scores/judge' where by = judge"),
+        ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
+        ("select.by", "gold_reward", "select.by = 'gold_reward'"),
         ("split.heldout_share", 1.0, "split.heldout_share = 1.0"),
         ("mixed", "other", "mixed = 'other' must be 'quickstart', the last set of the mix"),
         ("mix.quickstart.after", "shp", "mix.quickstart.after = 'shp' must be 'start'"),
@@ -54,6 +71,62 @@ def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
         check(params, "params.yaml")
     message = str(caught.value)
     assert message.startswith("params.yaml: ") and told in message and "in params.yaml" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"loss": ["kto", "sft"], "loss_weights": [1.0, 1.0]}, "loss kto has a trainer of its own in TRL: it stands alone"),
+        ({"loss": ["simpo"], "loss_weights": [2.0]}, "loss simpo has a trainer of its own"),
+        ({"loss": ["simpo"], "ld_alpha": 0.5}, "ld_alpha = 0.5 is ignored by the loss ['simpo']"),
+        ({"loss": ["sppo_hard"], "f_divergence": "js_divergence"}, "f_divergence = js_divergence is not defined for sppo_hard"),
+        ({"loss": ["sigmoid", "sigmoid"], "loss_weights": [1.0, 1.0]}, "each loss once"),
+    ],
+)
+def test_options_of_a_loss_that_do_not_go_together_are_refused_with_the_reason(changes, told):
+    params = tree()
+    params["dpo"] |= changes
+    with pytest.raises(ParamsError, match=re.escape(told)):
+        check(params, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]}, {"loss": ["robust"], "label_smoothing": 0.1}, {"loss": ["kto"]}, {"ld_alpha": 0.5},
+        {"f_divergence": "alpha_divergence", "f_alpha": 0.3}, {"lora_rank": 8, "lora_alpha": 32.0, "quantized": True},
+        {"loss": ["ipo", "sft"], "loss_weights": [1.0, 1.0], "f_divergence": "forward_kl"},
+    ],
+)  # fmt: skip
+def test_options_of_a_loss_that_go_together_are_taken(changes):
+    params = tree()
+    params["dpo"] |= changes
+    check(params, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("start", "pi2", "iterations[1].start = 'pi2' must be pi0 or pi1"),
+        ("reference", "offline", "iterations[1].reference = 'offline' must be pi0 or pi1"),
+        ("rival", "pi1", "iterations[1].rival = 'pi1' must be one of ['base', 'pi0']"),
+        ("makes", "pi3", "iterations[1] must be {id: t1, samples: pi1, makes: pi2, ...}"),
+    ],
+)
+def test_an_iteration_starts_from_and_refers_to_policies_that_are_there(field, value, told):
+    params = tree()
+    params["iterations"][1][field] = value
+    with pytest.raises(ParamsError, match=re.escape(told)):
+        check(params, "params.yaml")
+
+
+def test_stepwise_dpo_takes_the_newest_pairs_alone():
+    params = tree()
+    params["iterations"][1]["reference"] = "pi1"
+    check(params, "params.yaml")
+    params["history"]["keep"] = "all"
+    with pytest.raises(ParamsError, match="iterations with reference pi1 train stepwise: pairs that an earlier reference saw cannot join in"):
+        check(params, "params.yaml")
 
 
 @pytest.mark.parametrize(("source", "rule"), [("shp", {"min_ratio": 2}), ("helpsteer", {"aspects": ["beauty"]}), ("own", {"x": 1})])
@@ -102,6 +175,7 @@ def test_the_paper_profile_has_the_papers_numbers():
     assert (p["reward_model"]["learning_rate"], p["reward_model"]["global_batch_rows"], p["reward_model"]["epochs"]) == (2e-6, 512, 1)
     assert (p["dpo"]["learning_rate"], p["dpo"]["global_batch_rows"], p["dpo"]["epochs"], p["dpo"]["beta"]) == (5e-7, 128, 2, 0.1)
     assert (p["generate"]["n"], p["generate"]["temperatures"], p["generate"]["max_new_tokens"]) == (8, [1.0, 0.7], 2048)
+    assert (p["offline"]["set"]["source"], p["offline"]["pairs"], p["offline"]["train"]) == ("nectar", 3 * 20000, "data/offline/mixed.parquet")
     assert (p["rank"]["length_penalty"], p["prompts"]["per_iteration"], len(p["iterations"])) == (0.001, 20000, 3)
 
 

@@ -113,11 +113,11 @@ def test_a_better_answer_that_was_cut_off_is_a_named_drop_where_it_may_only_be_r
 
 @given(
     st.lists(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0, None]), st.sampled_from("abc "), st.booleans()), min_size=4, max_size=4), min_size=1),
-    st.sampled_from(["best_second", "best_random", "all_pairs", "top_bottom"]), st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
+    st.sampled_from(["best_second", "best_random", "all_pairs", "top_bottom", "across"]), st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
 )  # fmt: skip
 def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(prompts, pairing, truncated, top_k):
     rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
-    rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated)
+    rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated, own=2)
     try:
         pairs, _ = rank.rank(rank.by_prompt(rows, n=4), "t0", rules, seed=1)
     except ValueError:
@@ -135,9 +135,32 @@ def test_the_account_counts_the_pairs_that_were_looked_at(tmp_path):
     rows = [candidate(k, float(k % 3), prompt=name) for name in "ab" for k in range(4)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
     section = SimpleNamespace(pairing="all_pairs", top_k=1, length_penalty=0.0, min_margin=0.0, truncated="keep")
-    params = SimpleNamespace(rank=section, generate=SimpleNamespace(n=4), seed=1)
+    params = SimpleNamespace(rank=section, generate=SimpleNamespace(n=4, from_rival=0), seed=1)
     rank.main(params, [tmp_path / "s.parquet"], "t0", pairs=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
     facts = json.loads((tmp_path / "m.json").read_text())
     # rewards 0, 1, 2, 0: of 6 pairs one ties
     assert (facts["prompts"], facts["rows_in"], facts["rows_out"], facts["drops"]["below_margin"]) == (2, 12, 10, 2)
     assert pq.read_table(tmp_path / "p.parquet").num_rows == 10
+
+
+def test_across_pairs_one_completion_of_the_policy_with_one_of_its_rival_at_the_widest_margin():
+    group = [candidate(0, 3.0), candidate(1, 0.0), candidate(2, 2.5), candidate(3, 0.5)]  # the first two are the policy's
+    best, worst, margin = found(group, pairing="across", own=2)
+    assert (best["sample"], worst["sample"], margin) == (0, 3, 2.5)  # not 0 against 1, which is wider, nor 2 against 1, which is as wide
+    best, worst, _ = found([candidate(0, 1.0), candidate(1, 1.5), candidate(2, 4.0)], pairing="across", own=2)
+    assert (best["sample"], worst["sample"]) == (2, 0)
+
+
+def test_across_without_a_usable_completion_of_the_rival_is_a_drop_by_name():
+    assert rank.outcomes([candidate(0, 3.0), candidate(1, 0.0), candidate(2, 2.5, " ")], RULES._replace(pairing="across", own=2)) == ["too_few_usable"]
+
+
+def test_after_a_stop_there_are_no_prompts_and_no_pairs_and_that_is_no_error():
+    assert rank.rank({}, "t1", RULES) == ([], dict.fromkeys(rank.DROPS, 0)) and rank.audit([]) == {}
+
+
+def test_the_histogram_counts_every_pair_in_ten_steps_of_its_margin():
+    rows, _ = rank.rank(
+        rank.by_prompt([candidate(k, r, prompt=p) for p, m in (("a", 1.0), ("b", 2.0), ("c", 11.0)) for k, r in enumerate((m, 0.0))], 2), "t0", RULES
+    )
+    assert rank.audit(rows)["margin_histogram"] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]

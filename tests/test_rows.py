@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import batch, dpo, history, offline, prompts
+from stages import batch, history, offline, prompts
 
 
 def user(text: str) -> list[dict]:
@@ -104,11 +104,3 @@ def test_the_offline_pairs_do_not_depend_on_the_order_of_the_file():
     rows = [{"id": str(i)} for i in range(20)]
     assert offline.choose(rows, 5) == offline.choose(rows[::-1], 5)
     assert len(offline.choose(rows, None)) == 20
-
-
-def test_pairs_meet_their_reference_by_id_and_not_by_position():
-    pairs = [{"id": "a", "made_in": "t0"}, {"id": "b", "made_in": "t0"}]
-    reference = [{"id": i, "made_in": "t0", "ref_chosen_logps": v} for i, v in (("b", -2.0), ("a", -1.0))]
-    assert [r["ref_chosen_logps"] for r in dpo.join(pairs, reference)] == [-1.0, -2.0]
-    with pytest.raises(ValueError, match="1 pairs without"):
-        dpo.join([*pairs, {"id": "c", "made_in": "t0"}], reference)

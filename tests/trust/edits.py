@@ -55,10 +55,13 @@ def third_shard(root: Path) -> None:
     sub("params.yaml", "pi0-0, pi0-1, pi1-0, pi1-1", "pi0-0, pi0-1, pi0-2, pi1-0, pi1-1, pi1-2")(root)
 
 
+T1 = "- {id: t1, samples: pi1, makes: pi2, start: pi1, reference: pi0, rival: pi0}\n"
+T2 = "- {id: t2, samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
+
+
 def one_more(root: Path) -> None:
-    text = (root / "params.yaml").read_text()
-    text = text.replace("- {id: t1, samples: pi1, makes: pi2}\n", "- {id: t1, samples: pi1, makes: pi2}\n- {id: t2, samples: pi2, makes: pi3}\n")
-    text = text.replace("pi1-0, pi1-1]", "pi1-0, pi1-1, pi2-0, pi2-1]")
+    sub("params.yaml", T1, T1 + T2)(root)
+    text = (root / "params.yaml").read_text().replace("pi1-0, pi1-1]", "pi1-0, pi1-1, pi2-0, pi2-1]")
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi3").replace("pi1, pi2]", "pi1, pi2, pi3]"))
 
 
@@ -69,8 +72,8 @@ def one_more_set(root: Path) -> None:
 
 
 def one_less(root: Path) -> None:
-    text = (root / "params.yaml").read_text().replace("- {id: t1, samples: pi1, makes: pi2}\n", "")
-    text = text.replace(", pi1-0, pi1-1]", "]")
+    sub("params.yaml", T1, "")(root)
+    text = (root / "params.yaml").read_text().replace(", pi1-0, pi1-1]", "]")
     (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi1").replace("pi1, pi2]", "pi1]"))
 
 
@@ -96,6 +99,7 @@ EDITS: dict[str, Edit] = {
     "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
     "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond@*"]),
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
+    "`generate.from_rival`": Edit(param("generate.from_rival", "4"), ["generate@*", "rank@*"]),
     "`rank.pairing`": Edit(param("rank.pairing", "all_pairs"), ["rank@*"]),
     "`rank.scorer` to the preference model": Edit(
         param("rank.scorer", "preference_model"), ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"]
@@ -103,6 +107,13 @@ EDITS: dict[str, Edit] = {
     "`rank.scorer` to the judge": Edit(param("rank.scorer", "judge"), ["score_judge@*", "signal@judge", "rank@*", "report"]),
     "`rank.scorer` to the ensemble": Edit(
         param("rank.scorer", "ensemble"), ["reward_member@*", "score_member@*", "score_ensemble@*", "signal@ensemble", "rank@*", "report"]
+    ),
+    "`rank.scorer` to the policy's own verdicts": Edit(
+        param("rank.scorer", "self_judge"), ["score_self_judge@*", "rate_self_judge@*", "signal@self_judge", "rank@*", "report"]
+    ),
+    "`rank.scorer` to refreshed reward models": Edit(
+        param("rank.scorer", "refreshed"),
+        ["annotate_start", "annotate@*", "reward_refreshed@*", "score_refreshed@*", "rate_refreshed@*", "signal@refreshed", "rank@*", "report"],
     ),
     "`judge.top_logprobs`, `ensemble.rule`, the judge's template, while neither ranks": Edit(
         all_of(param("judge.top_logprobs", "5"), sub("params.yaml", "rule: mean", "rule: worst"), sub("data/raw/judge.jinja", "serves", "helps")), []
@@ -114,6 +125,13 @@ EDITS: dict[str, Edit] = {
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
     "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
+    "`dpo.loss`": Edit(param("dpo.loss", "[ipo]"), ["dpo*"]),
+    "`dpo.lora_rank`": Edit(param("dpo.lora_rank", "8"), ["dpo*"]),
+    "the last iteration's `start`": Edit(sub("params.yaml", T1, T1.replace("start: pi1", "start: pi0")), ["dpo@t1"]),
+    "the last iteration's `reference` (stepwise DPO)": Edit(sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]),
+    "`offline.train` to a set of its own": Edit(param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]),
+    "`stop.max_kl`": Edit(param("stop.max_kl", "50.0"), ["stop@*"]),
+    "`select.max_kl`": Edit(param("select.max_kl", "50.0"), ["select"]),
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
     "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
@@ -155,6 +173,7 @@ EDITS: dict[str, Edit] = {
     "the guard `stages/run.py`, a new module": Edit(
         all_of(sub("stages/run.py", "import os", "import re\nimport os"), lambda r: (r / "stages/new.py").write_text("x = 1\n")), [], CODE
     ),
+    "`peft` in the lock": Edit(sub("requirements.lock", "\npeft==", "\npeft==9."), ["dpo*"], CODE),
     "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
     "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond@*"], CODE),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),

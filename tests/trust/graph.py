@@ -6,6 +6,9 @@ from typing import Any
 
 from dvc.repo import Repo
 
+VERDICTS = "metrics/stop/"
+"""What `stop` writes, the same until a rule is broken: nothing follows from it in a run that is not stopped."""
+
 
 def name_of(stage: Any) -> str:
     """A stage's name without the file it stands in: no name stands in both."""
@@ -32,10 +35,10 @@ def outs(stage: Any) -> list[str]:
 
 
 def downstream(graph: dict[str, Any], patterns: list[str]) -> set[str]:
-    """The stages that a pattern names (`dpo*`, `rank@*`), and all that follow from them."""
+    """The stages that a pattern names (`dpo*`, `rank@*`), and all that follow from them, a verdict's readers left out."""
     reached = {name for name in graph for pattern in patterns if fnmatch(name, pattern)}
     for name, stage in graph.items():
-        if {out for other in reached for out in outs(graph[other])} & set(deps(stage)):
+        if {out for other in reached for out in outs(graph[other]) if not out.startswith(VERDICTS)} & set(deps(stage)):
             reached.add(name)
     return reached
 

@@ -1,0 +1,33 @@
+"""Look at the policy before an iteration samples from it, and end the run of iterations where it has gone wrong.
+
+Reads   measures: the policy's measured answers, of which the validation prompts' count; `iteration`: t0, t1, ...
+Writes  verdict (a metrics file): stop, the reason, and the numbers that were looked at
+Params  stop.max_kl (nats per answer), max_tokens, min_finished, max_repetition, min_distinct_2; null for no such rule
+Source  over-optimisation shows in KL, length and repetition before it shows in the reward: Gao et al. 2023, arXiv 2210.10760
+
+After a stop `batch` deals no prompts, so the iteration makes no pairs and its policy is the one before, unchanged: no GPU time is spent on it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from stages import monitors
+
+
+def reason(seen: dict[str, float], most: dict[str, float | None], least: dict[str, float | None]) -> str:
+    """The rules that are broken, in words; empty where none is."""
+    over = [f"{name} {seen[name]} is over stop.max_{name} = {bound}" for name, bound in most.items() if bound is not None and seen[name] > bound]
+    under = [f"{name} {seen[name]} is under stop.min_{name} = {bound}" for name, bound in least.items() if bound is not None and seen[name] < bound]
+    return "; ".join(over + under)
+
+
+def main(params: Any, measures: Path, iteration: str, *, verdict: Path) -> None:
+    answers = [row for row in pq.read_table(measures).to_pylist() if row["split"] == "validation"]
+    seen = monitors.numbers(answers)
+    most = {"kl": params.stop.max_kl, "tokens": params.stop.max_tokens, "repetition": params.stop.max_repetition}
+    why = reason(seen, most, {"finished": params.stop.min_finished, "distinct_2": params.stop.min_distinct_2})
+    verdict.write_text(json.dumps({"stop": bool(why), "reason": why, "validation": seen}, indent=2) + "\n")
+    print(f"stop {iteration}: {f'yes, {why}' if why else 'no'}; {seen}")

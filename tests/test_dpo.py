@@ -1,0 +1,177 @@
+"""Policy training: what it refuses, what it goes on from, adapters, and a run that was stopped."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from stages import base, digest, dpo, lora, offline, reference, training
+from stages import history as history_stage
+from tests.conftest import ROOT, pairs
+from tests.test_models import settings, train_dpo, weights
+
+
+def edited(path, **changes):
+    """The history with its first row changed."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[0] |= changes
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    return path
+
+
+@pytest.fixture
+def another(tmp_path):
+    folder = tmp_path / "another"
+    base.main(SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=2), model=folder)
+    return folder
+
+
+def train(params, model, reference_model, path, out):
+    dpo.main(params, model, reference_model, path, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
+
+
+def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash(tiny_model, another, history, runtime, tmp_path):
+    with pytest.raises(
+        ValueError, match=rf"pair 0: its log-probabilities are by a model with digest {digest.model(tiny_model)}, .*another has .*run reference"
+    ):
+        train(settings(runtime), tiny_model, another, history, tmp_path / "out")
+
+
+@pytest.mark.parametrize("changes", [{"prompt": [{"role": "user", "content": "another"}]}, {"chosen_finished": False}])
+def test_log_probabilities_of_another_prompt_are_refused(tiny_model, history, runtime, tmp_path, changes):
+    with pytest.raises(ValueError, match="pair 0 of t0: its log-probabilities are of another prompt or other answers; run reference again"):
+        train(settings(runtime), tiny_model, tiny_model, edited(history, **changes), tmp_path / "out")
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(tiny_model, another, history, runtime, tmp_path):
+    tokenizer = json.loads((another / "tokenizer.json").read_text())
+    word = max(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    tokenizer["model"]["vocab"][f"{word}x"] = tokenizer["model"]["vocab"].pop(word)
+    (another / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=r"another has another vocabulary \(\d+ tokens against \d+\) than the reference"):
+        train(settings(runtime), another, tiny_model, history, tmp_path / "out")
+
+
+def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_drop():
+    long = {"id": "x", "prompt_ids": [1] * 8, "chosen_ids": [2], "rejected_ids": [3]}
+    with pytest.raises(ValueError, match=r"pair x: its prompt alone has 8 tokens, dpo.max_tokens = 8 leaves no room.*raise dpo.max_tokens"):
+        dpo.fitting([long], 8)
+    with pytest.raises(ValueError, match=r"no pair of 1 fits dpo\.max_tokens = 8"):
+        dpo.fitting([long | {"prompt_ids": [1] * 7, "rejected_ids": [3] * 2}], 8)
+    assert dpo.account(5, 3, "abc", []) == {"rows_in": 5, "rows_out": 3, "drops": {"over_max_tokens": 2}, "steps": 0, "reference": "abc"}
+
+
+@pytest.mark.parametrize(
+    ("logs", "told"), [({"loss": math.nan}, "loss is nan"), ({"grad_norm": math.inf}, "grad_norm is inf"), ({"grad_norm": 2e4}, "grad_norm is 20000")]
+)
+def test_a_lost_number_stops_with_step_rows_and_remedy(logs, told):
+    with pytest.raises(ValueError, match=rf"step 7: {told} on rows a, b; lower the learning rate"):
+        training.check_numbers(7, logs, lambda step: ["a", "b"])
+    training.check_numbers(7, {"loss": 0.5, "grad_norm": 12.0}, None)
+
+
+@pytest.mark.slow
+def test_a_policy_with_a_broken_weight_stops_at_the_first_step(tiny_model, another, history, runtime, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(another / "model.safetensors")
+    state["model.norm.weight"][0] = math.nan
+    save_file(state, another / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"step 1: (loss|grad_norm) is nan on rows \d, \d, \d, \d; lower"):
+        train(settings(runtime), another, tiny_model, history, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantized", [False, True])
+def test_an_adapter_is_kept_and_merged_into_the_policy(tiny_model, history, runtime, tmp_path, quantized):
+    before = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+    losses = train_dpo(tiny_model, history, runtime, tmp_path / "policy", lora_rank=4, quantized=quantized, epochs=3)
+    assert losses[-1] < losses[0] and {p.name: p.read_bytes() for p in tiny_model.iterdir()} == before
+    files = sorted(p.name for p in (tmp_path / "policy/adapter").iterdir())
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    start, end = weights(tiny_model), weights(tmp_path / "policy")
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert start.keys() == end.keys() and moved == {name for name in start if "_proj" in name}
+    lora.merge(tiny_model, tmp_path / "policy/adapter", tmp_path / "again", "float32")
+    assert all(torch.equal(value, end[name]) for name, value in weights(tmp_path / "again").items())
+
+
+@pytest.mark.slow
+def test_an_adapter_of_another_base_is_refused(tiny_model, another, history, runtime, tmp_path):
+    train_dpo(tiny_model, history, runtime, tmp_path / "policy", lora_rank=4)
+    with pytest.raises(
+        ValueError, match=rf"adapter was trained on \S*tiny with digest {digest.model(tiny_model)}, \S*another has .*merge it into the model it belongs"
+    ):
+        lora.merge(another, tmp_path / "policy/adapter", tmp_path / "merged", "float32")
+
+
+def test_no_new_pairs_leave_the_policy_as_it_is(tiny_model, history, runtime, tmp_path):
+    pq.write_table(pq.read_table(history).slice(0, 0), history)
+    train(settings(runtime), tiny_model, tiny_model, history, tmp_path / "policy")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "policy").iterdir()} == {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+    assert json.loads((tmp_path / "policy.json").read_text())["rows_in"] == 0
+
+
+def test_a_stopped_iteration_trains_on_no_earlier_pairs_either():
+    before = [{"id": "a", "made_in": "t0"}]
+    assert history_stage.admitted(before, [], "all", True) == []
+
+
+def test_a_pair_that_stands_in_the_history_already_is_refused():
+    row = {"id": "a", "made_in": "t0"}
+    with pytest.raises(ValueError, match="1 new pairs stand in the history already, a of t0 first"):
+        history_stage.admitted([row], [row], "all", False)
+
+
+def test_pairs_carry_their_reference_and_no_pairs_need_no_model(tiny_model, runtime, tmp_path):
+    for rows, name in ((pairs(3), "three"), ([], "none")):
+        pq.write_table(pa.Table.from_pylist(rows, offline.SCHEMA), tmp_path / f"{name}.parquet")
+        reference.main(SimpleNamespace(dtype="float32", runtime=runtime), tiny_model, tmp_path / f"{name}.parquet", reference=tmp_path / f"{name}.out")
+        made = pq.read_table(tmp_path / f"{name}.out").to_pylist()
+        assert [row["id"] for row in made] == [row["id"] for row in rows]
+        assert all(row["ref_model"] == digest.model(tiny_model) and row["ref_texts"] == digest.pair(row) for row in made)
+
+
+def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
+    checkpoint = tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"1234")
+    assert not training.whole(checkpoint)
+    (checkpoint / "complete.json").write_text('{"model.safetensors": 4}')
+    assert training.whole(checkpoint) and training.steps_done(checkpoint) == 3
+    (checkpoint / "model.safetensors").write_bytes(b"123")
+    assert not training.whole(checkpoint)
+
+
+def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path, monkeypatch):
+    import os
+
+    from stages import scratch
+    from stages.params import load
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "input").write_text("one")
+    params = load(ROOT / "params.yaml")
+    name = scratch.name("dpo", {"history": tmp_path / "input"}, params, ROOT)
+    with scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT):
+        mine = tmp_path / os.environ["STAGE_SCRATCH"]
+        assert mine.name == name and mine.is_dir()
+        (mine.parent / "stranger").mkdir()
+    assert not mine.parent.exists()
+    (tmp_path / "input").write_text("two")
+    other = scratch.name("dpo", {"history": tmp_path / "input"}, params, ROOT)
+    layout = params.model_copy(update={"runtime": params.runtime.model_copy(update={"micro_batch_rows": 1})})
+    assert len({name, other, scratch.name("dpo", {"history": tmp_path / "input"}, layout, ROOT)}) == 3
+    with pytest.raises(RuntimeError), scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT):
+        killed = tmp_path / os.environ["STAGE_SCRATCH"]
+        raise RuntimeError("as if killed")
+    assert killed.is_dir()
+    with scratch.folder("dpo", {"history": tmp_path / "input"}, layout, tmp_path / "out", ROOT):
+        assert not killed.exists()
+    monkeypatch.delenv("STAGE_SCRATCH")

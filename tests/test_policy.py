@@ -1,0 +1,151 @@
+"""What policy optimisation can be asked for, on the smoke profile: real DVC, vLLM and training, a tiny random model."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import sh
+
+pytestmark = pytest.mark.slow
+
+
+def profile(folder, *settings):
+    done = sh(f"python -m stages.profile smoke {' '.join(settings)}", folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def run(smoke):
+    """A function that sets params and reproduces; afterwards the workspace is as it was."""
+
+    def reproduce(target, *settings):
+        profile(smoke, *settings)
+        return sh(f"dvc --wait-for-lock repro {target}", smoke)
+
+    yield reproduce
+    profile(smoke)
+    sh("dvc --wait-for-lock repro", smoke)
+
+
+def ran(done) -> list[str]:
+    return [line.rpartition(":")[0].split("'")[1].rpartition(":")[2] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_the_same_weights(smoke):
+    profile(smoke, "dpo.global_batch_rows=2", "dpo.epochs=60", "runtime.micro_batch_rows=1", "runtime.checkpoint_steps=1")
+    words = "python -m stages.run dpo --model models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    command = [f"{words} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json" for name in ("whole", "killed")]
+    assert sh(command[0], smoke).returncode == 0
+    first = subprocess.Popen(command[1].split(), cwd=smoke, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = smoke / ".scratch/training/.scratch%killed"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(checkpoints.glob("*/checkpoint-2?/complete.json")):
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert list(checkpoints.glob("*/checkpoint-*")) and not (smoke / ".scratch/killed").exists()
+    done = sh(command[1], smoke)
+    profile(smoke)
+    assert "going on after step 2" in done.stdout, done.stderr[-2000:]
+    for name in ("{}/model.safetensors", "{}.csv", "{}.json"):
+        assert (smoke / ".scratch" / name.format("whole")).read_bytes() == (smoke / ".scratch" / name.format("killed")).read_bytes()
+    assert not checkpoints.exists()
+
+
+def test_a_stop_rule_ends_the_run_with_its_reason_and_leaves_the_policy_as_it_was(smoke, run):
+    done = run("", "stop.max_tokens=5.0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    verdict = json.loads((smoke / "metrics/stop/t0.json").read_text())
+    assert verdict["stop"] and verdict["reason"] == "tokens 12.0 is over stop.max_tokens = 5.0"
+    weights = [(smoke / f"models/{name}/model.safetensors").read_bytes() for name in ("pi0", "pi1", "pi2")]
+    assert weights[0] == weights[1] == weights[2]
+    assert json.loads((smoke / "metrics/rank/t0.json").read_text())["rows_in"] == 0 and (smoke / "metrics/table.md").read_text().count("\n") == 6
+    assert "Stopped before π1: tokens 12.0 is over stop.max_tokens = 5.0." in (smoke / "metrics/report.html").read_text()
+
+
+def test_pairs_go_to_people_and_come_back_with_checks(smoke, run):
+    asked = run("annotate@t0", "rank.scorer=refreshed", "annotate.by=people", "annotate.pairs=3")
+    told = "annotate: 3 pairs wait for labels: fill in `choice` (A, B, tie, skip) in .scratch/labels/pi0.jsonl, save it as data/raw/labels/pi0.jsonl"
+    assert told in run_of_signals(smoke, "annotate@t0").stderr and asked.returncode
+    lines = [json.loads(line) for line in (smoke / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
+    answer = smoke / "data/raw/labels/pi0.jsonl"
+    answer.write_text("".join(json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "maybe"), strict=True)))
+    assert "data/raw/labels/pi0.jsonl:3: choice = 'maybe' must be one of A, B, tie, skip" in run_of_signals(smoke, "annotate@t0").stderr
+    answer.write_text("".join(json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "B"), strict=True)))
+    done = run_of_signals(smoke, "annotate@t0")
+    answer.unlink()
+    assert done.returncode == 0, done.stderr[-2000:]
+    facts = json.loads((smoke / "metrics/annotate/t0.json").read_text())
+    assert (facts["rows_in"], facts["rows_out"], facts["drops"]["tie"]) == (6, 2, 1)
+    new = pq.read_table(smoke / "data/annotated/pi1.parquet").to_pylist()[-2:]
+    assert [row["chosen"][0]["content"] for row in new] == [lines[0]["A"], lines[2]["B"]]
+
+
+def run_of_signals(folder, target):
+    return sh(f"dvc --wait-for-lock repro signals/dvc.yaml:{target}", folder)
+
+
+def test_the_policy_judges_itself_and_is_paired_with_its_rival(smoke, run):
+    done = run("rank@t0", "rank.scorer=self_judge", "generate.from_rival=2", "rank.pairing=across", "runtime.judge_connections=1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"score_self_judge@t0-0", "score_self_judge@t0-1", "rank@t0"} <= set(ran(done)) and "models/base" in done.stdout
+    facts = json.loads((smoke / "metrics/rank/t0.json").read_text())
+    assert facts["candidates"] == 24 and facts["rows_in"] == facts["prompts"] == 6
+    drawn = pq.read_table(smoke / "data/candidates/pi0-0.parquet").to_pylist()
+    assert [row["temperature"] for row in drawn[:4]] == [1.0, 0.7, 1.0, 0.7]
+
+
+def test_the_reward_model_is_refreshed_with_labels_on_the_policys_own_samples(smoke, run):
+    done = run("rank@t1", "rank.scorer=refreshed", "annotate.pairs=4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = ran(done)
+    assert [names.count(name) for name in ("annotate@t0", "reward_refreshed@t0", "annotate@t1", "reward_refreshed@t1", "score_refreshed@t1-0")] == [1] * 5
+    before, first, second = (pq.read_metadata(smoke / f"data/annotated/{name}.parquet").num_rows for name in ("pi0", "pi1", "pi2"))
+    assert (first - before, second - first) == (4, 4)
+
+
+def test_the_offline_baseline_can_have_a_set_of_its_own(smoke, run):
+    done = run("offline", "offline.train=data/offline/mixed.parquet", "offline.set.filter.min_margin=3")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert ran(done) == ["prepare_offline", "filter_offline", "offline"]
+    account = json.loads((smoke / "data/offline/account.json").read_text())["offline"]
+    assert account["rows_in"] == account["rows_out"] + sum(account["drops"].values()) > account["rows_out"] > 0
+
+
+def test_an_adapter_is_trained_kept_and_merged_into_a_policy_that_vllm_samples_from(smoke, run):
+    from safetensors.torch import load_file
+
+    done = run("respond@pi1", "dpo.lora_rank=4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (smoke / "models/pi1/adapter/adapter_model.safetensors").exists()
+    merged = sh("python -m stages.merge models/pi0 models/pi1/adapter merged", smoke)
+    assert merged.returncode == 0, merged.stderr
+    assert (smoke / "merged/model.safetensors").read_bytes() == (smoke / "models/pi1/model.safetensors").read_bytes()
+    wrong = sh("python -m stages.merge models/base models/pi1/adapter .scratch/other", smoke).stderr
+    assert wrong.startswith("merge: models/pi1/adapter was trained on models/pi0 with digest ") and wrong.count("\n") == 1
+    two = "runtime.processes=2", "runtime.deepspeed=3", "dpo.lora_rank=4"
+    profile(smoke, *two)
+    reads = "--model models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    done = sh(f"python -m stages.run dpo {reads} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json", smoke)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(smoke / name / "model.safetensors") for name in ("models/pi1", ".scratch/two"))
+    assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
+
+
+def test_the_ablations_run_in_the_queue_and_fill_one_table(smoke):
+    assert "ablations: the workspace has uncommitted changes" in sh("python -m stages.ablations beta-high", smoke).stderr
+    assert "ablations: 'gamma' is none of length-penalty, " in sh("python -m stages.ablations gamma", smoke).stderr
+    sh("git add -A && git commit -qm smoke", smoke)
+    done = sh("python -m stages.ablations beta-high", smoke)
+    again = sh("python -m stages.ablations beta-high", smoke)
+    sh("git reset -q --soft HEAD~1 && git reset -q", smoke)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = (smoke / "metrics/ablations.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[3].startswith("| `-S dpo.beta=0.3` | ") and 10 < int(lines[3].split("|")[-2]) <= 26, lines
+    assert "Running stage 'dpo@t0'" in done.stdout + done.stderr and "Running stage" not in again.stdout + again.stderr
+    (smoke / "metrics/ablations.md").unlink()
