@@ -76,17 +76,16 @@ def direct(section: Any, arguments: dict, holds_reference: bool) -> Callable:
     from trl import DPOConfig, DPOTrainer
 
     class Order(Sampler):
-        def __init__(self, lengths: list[int]) -> None:
-            self.lengths, self.epoch = lengths, 0
+        def __init__(self, lengths: list[int], state: Any) -> None:
+            self.lengths, self.state = lengths, state
 
         def __len__(self) -> int:
             return len(self.lengths)
 
-        def set_epoch(self, epoch: int) -> None:
-            self.epoch = epoch
-
         def __iter__(self) -> Iterator[int]:
-            return iter(order(self.lengths, section.global_batch_rows, arguments["seed"], self.epoch))
+            # the epoch by the steps done: accelerate 1.15 does not tell it to the sampler of a run that goes on, on several processes
+            epoch = self.state().global_step // -(-len(self.lengths) // section.global_batch_rows)
+            return iter(order(self.lengths, section.global_batch_rows, arguments["seed"], epoch))
 
     class Trainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,7 +95,7 @@ def direct(section: Any, arguments: dict, holds_reference: bool) -> Callable:
             return dataset
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return Order([length(row) for row in self.train_dataset])  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
+            return Order([length(row) for row in self.train_dataset], lambda: self.state)  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
 
     options = {
         "loss_type": section.loss, "loss_weights": section.loss_weights, "beta": section.beta, "label_smoothing": section.label_smoothing,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -36,10 +37,12 @@ def ran(done) -> list[str]:
     return [line.rpartition(":")[0].split("'")[1].rpartition(":")[2] for line in done.stdout.splitlines() if line.startswith("Running stage")]
 
 
-def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_the_same_weights(smoke):
-    profile(smoke, "dpo.global_batch_rows=2", "dpo.epochs=60", "runtime.micro_batch_rows=1", "runtime.checkpoint_steps=1")
+@pytest.mark.parametrize("layout", [[], ["runtime.processes=2", "runtime.deepspeed=2"]], ids=["one process", "two of DeepSpeed"])
+def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_the_same_weights(smoke, layout):
+    profile(smoke, "dpo.global_batch_rows=2", "dpo.epochs=40", "runtime.micro_batch_rows=1", "runtime.checkpoint_steps=1", *layout)
     words = "python -m stages.run dpo --model models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
     command = [f"{words} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json" for name in ("whole", "killed")]
+    sh("rm -rf .scratch/whole* .scratch/killed*", smoke)
     assert sh(command[0], smoke).returncode == 0
     first = subprocess.Popen(command[1].split(), cwd=smoke, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = smoke / ".scratch/training/.scratch%killed"
@@ -48,10 +51,11 @@ def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
+    time.sleep(1)  # the watchdog ends the processes of a killed guard
     assert list(checkpoints.glob("*/checkpoint-*")) and not (smoke / ".scratch/killed").exists()
     done = sh(command[1], smoke)
     profile(smoke)
-    assert "going on after step 2" in done.stdout, done.stderr[-2000:]
+    assert re.search(r"going on after step [23]\d,", done.stdout), done.stderr[-2000:]
     for name in ("{}/model.safetensors", "{}.csv", "{}.json"):
         assert (smoke / ".scratch" / name.format("whole")).read_bytes() == (smoke / ".scratch" / name.format("killed")).read_bytes()
     assert not checkpoints.exists()

@@ -115,7 +115,7 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
 
     parts = [pq.read_table(smoke / f"data/prompts/t0/shard-{k}.parquet") for k in (0, 1)]
     pq.write_table(pa.concat_tables(parts), smoke / "data/prompts/whole.parquet")
-    words = "--policy models/pi0 --prompts data/prompts/whole.parquet --iteration t0 --candidates data/candidates/whole.parquet"
+    words = "--policy models/pi0 --rival models/base --prompts data/prompts/whole.parquet --iteration t0 --candidates data/candidates/whole.parquet"
     done = sh(f"python -m stages.run generate {words}", smoke)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -174,7 +174,7 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(smoke):
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(smoke):
     out = smoke / "data/candidates/pi0-0.parquet"
     whole = out.read_bytes()
-    words = "--policy models/pi0 --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0-0.parquet"
+    words = "--policy models/pi0 --rival models/base --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0-0.parquet"
     command = ["python", "-m", "stages.run", "generate", *words.split()]
     run = subprocess.Popen(command, cwd=smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.stderr is not None
@@ -194,8 +194,8 @@ def test_deepspeed_trains_on_two_processes(smoke):
 
     assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=2", smoke).returncode == 0
     assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
-    words = "--model models/pi0 --history data/history/pi1.parquet --reference data/reference/pi1.parquet --policy .scratch/two --curve .scratch/two.csv"
-    done = sh(f"python -m stages.run dpo {words}", smoke)
+    words = "--model models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    done = sh(f"python -m stages.run dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json", smoke)
     sh("python -m stages.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")

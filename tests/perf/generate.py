@@ -30,7 +30,8 @@ start = time.monotonic()
 outputs = llm.generate(prompts, params, use_tqdm=False)
 print(json.dumps(sum(len(o.outputs[0].token_ids) for o in outputs) / (time.monotonic() - start)))
 """
-STAGE = ["-m", "stages.run", "generate", "--policy", "models/pi0", "--prompts", SHARD, "--iteration", "t0", "--candidates", ".scratch/bench.parquet"]
+READS = ["--policy", "models/pi0", "--rival", "models/base", "--prompts", SHARD, "--iteration", "t0"]
+STAGE = ["-m", "stages.run", "generate", *READS, "--candidates", ".scratch/bench.parquet"]
 
 
 def run(*words: str) -> str:

@@ -136,7 +136,7 @@ EDITS: dict[str, Edit] = {
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
     "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
     "`runtime.*`": Edit(all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []),
-    "one more iteration": Edit(one_more, ["batch@t2", "select"]),
+    "one more iteration": Edit(one_more, ["stop@t2", "batch@t2", "select"]),
     "one iteration less": Edit(one_less, ["select"]),
     "a third shard": Edit(third_shard, ["batch@*"]),
     "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare@*"]),
@@ -148,7 +148,7 @@ EDITS: dict[str, Edit] = {
     "the README, a description, a plot": Edit(
         all_of(sub("README.md", "RLHF", "rlhf"), sub("dvc.yaml", "desc: the", "desc: The"), sub("dvc.yaml", "x: step", "x: loss")), []
     ),
-    "a comment in `stages/generate.py`": Edit(sub("stages/generate.py", "    share =", "    # a remark\n    share ="), [], CODE),
+    "a comment in `stages/generate.py`": Edit(sub("stages/generate.py", "    own, settings =", "    # a remark\n    own, settings ="), [], CODE),
     "a docstring and blank lines in `stages/training.py`": Edit(
         all_of(sub("stages/training.py", '"""What', '"""\n\nWhat'), sub("stages/training.py", "\n\n\ndef", "\n\n\n\ndef")), [], CODE
     ),

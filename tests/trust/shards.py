@@ -33,9 +33,11 @@ def iteration(folder: Path, shards: int) -> dict[str, str]:
     own = Path(f".scratch/{shards}-shards")
     names = {kind: [own / f"{kind}-{k}.parquet" for k in range(shards)] for kind in ("prompts", "candidates", "scores")}
     (folder / own).mkdir(parents=True)
-    run(folder, "batch", "--pool", "data/prompts/pool.parquet", "--iteration", "t0", "--shards", *names["prompts"])
+    (folder / own / "verdict.json").write_text('{"stop": false}')
+    run(folder, "batch", "--pool", "data/prompts/pool.parquet", "--verdict", own / "verdict.json", "--iteration", "t0", "--shards", *names["prompts"])
     for prompts, candidates, scores in zip(*names.values(), strict=True):
-        run(folder, "generate", "--policy", "models/pi0", "--prompts", prompts, "--iteration", "t0", "--candidates", candidates)
+        reads = ["--policy", "models/pi0", "--rival", "models/base", "--prompts", prompts, "--iteration", "t0"]
+        run(folder, "generate", *reads, "--candidates", candidates)
         run(folder, "scorers.reward_model", "--reward", "models/reward", "--candidates", candidates, "--scores", scores)
     pairs = own / "pairs.parquet"
     run(folder, "rank", "--scores", *names["scores"], "--iteration", "t0", "--pairs", pairs, "--metrics", own / "rank.json")
