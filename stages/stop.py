@@ -1,7 +1,7 @@
 """Look at the policy before an iteration samples from it, and end the run of iterations where it has gone wrong.
 
 Reads   measures: the policy's measured answers, of which the validation prompts' count; `iteration`: t0, t1, ...
-Writes  verdict (a metrics file): stop, the reason, and the numbers that were looked at
+Writes  verdict (a metrics file): stop, and the reason; the same bytes until a rule is broken, so that nothing reruns because of other numbers
 Params  stop.max_kl (nats per answer), max_tokens, min_finished, max_repetition, min_distinct_2; null for no such rule
 Source  over-optimisation shows in KL, length and repetition before it shows in the reward: Gao et al. 2023, arXiv 2210.10760
 
@@ -29,5 +29,5 @@ def main(params: Any, measures: Path, iteration: str, *, verdict: Path) -> None:
     seen = monitors.numbers(answers)
     most = {"kl": params.stop.max_kl, "tokens": params.stop.max_tokens, "repetition": params.stop.max_repetition}
     why = reason(seen, most, {"finished": params.stop.min_finished, "distinct_2": params.stop.min_distinct_2})
-    verdict.write_text(json.dumps({"stop": bool(why), "reason": why, "validation": seen}, indent=2) + "\n")
+    verdict.write_text(json.dumps({"stop": bool(why), "reason": why}, indent=2) + "\n")
     print(f"stop {iteration}: {f'yes, {why}' if why else 'no'}; {seen}")
