@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stages import integrity
+
 ABLATIONS: dict[str, list[str]] = {
     "length-penalty": ["rank.length_penalty=0.005"],
     "preference-model": ["rank.scorer=preference_model"],
@@ -55,7 +57,7 @@ def stages_run(before: str, after: str) -> int:
     import yaml
 
     def entries(revision: str) -> dict[str, Any]:
-        files = [sh("git", "show", f"{revision}:{name}") for name in ("dvc.lock", "signals/dvc.lock")]
+        files = [sh("git", "show", f"{revision}:{name}") for name in integrity.LOCKS]
         return {name: entry for text in files for name, entry in (yaml.load(text, yaml.CBaseLoader) or {}).get("stages", {}).items()}
 
     old, new = entries(before), entries(after)

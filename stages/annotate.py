@@ -76,9 +76,11 @@ def of_people(rows: list[dict], file: Path) -> list[str]:
     for number, line in enumerate(file.read_text().splitlines(), 1):
         try:
             entry = json.loads(line)
-            found[entry["id"]] = (number, entry)
+            twice = found.setdefault(entry["id"], (number, entry))[0]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{file}:{number}: no JSON object with an id ({error}); take the line from {QUESTIONS / file.name} again") from error
+        if twice != number:
+            raise ValueError(f"{file}:{number}: {entry['id']!r} is answered in line {twice} already; keep one of the two")
     for question in asked:
         number, entry = found.pop(question["id"], (0, None))
         if entry is None:

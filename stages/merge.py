@@ -5,6 +5,7 @@
 An adapter is a hundredth of a model, so it is what one shares; it is refused for any other model than its own.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def main() -> None:
     model, adapter, merged = map(Path, sys.argv[1:])
     try:
         tokenizer = chat.load_tokenizer(model)
-        lora.merge(model, adapter, merged, "bfloat16" if (model / "config.json").read_text().count("bfloat16") else "float32")
+        lora.merge(model, adapter, merged, json.loads((model / "config.json").read_text())["dtype"])
     except (OSError, ValueError) as error:
         sys.exit(f"merge: {' '.join(str(error).split())}")
     tokenizer.save_pretrained(merged)

@@ -16,7 +16,8 @@ HOME = Path(".scratch/training")
 
 def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
     """16 hex digits over the stage's code and packages, what it reads, its params, and the layout, which decides a sum's last bits."""
-    digests = {key: [integrity.digest(path) for path in options.paths(value)] for key, value in reads.items()}
+    known = integrity.recorded(root)  # the guard has compared these with the files: a model is not read again
+    digests = {key: [known.get(str(path)) or integrity.digest(path) for path in options.paths(value)] for key, value in reads.items()}
     words = {key: str(value) for key, value in reads.items()}
     settings = [getattr(params, stage).model_dump(), params.dtype, params.seed, params.runtime.model_dump()]
     text = json.dumps([fingerprint.key(stage, root), digests, words, settings], sort_keys=True)

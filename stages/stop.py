@@ -5,7 +5,7 @@ Writes  verdict (a metrics file): stop, and the reason; the same bytes until a r
 Params  stop.max_kl (nats per answer), max_tokens, min_finished, max_repetition, min_distinct_2; null for no such rule
 Source  over-optimisation shows in KL, length and repetition before it shows in the reward: Gao et al. 2023, arXiv 2210.10760
 
-After a stop `batch` deals no prompts, so the iteration makes no pairs and its policy is the one before, unchanged: no GPU time is spent on it.
+After a stop `batch` deals no prompts, so the iteration samples and trains nothing and its policy is a copy; the copy is still evaluated.
 """
 
 import json

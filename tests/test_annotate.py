@@ -76,6 +76,7 @@ def test_answers_come_back_by_id_and_in_any_order(asked, tmp_path):
         (lambda a, b: [a, b | {"choice": None}], r"pi0.jsonl:2: choice = None must be one of A, B, tie, skip"),
         (lambda a, b: [a], r"no line for 'pi0:q'; every question wants an answer"),
         (lambda a, b: [a, b, b | {"id": "pi9:x"}], r"1 lines answer questions that were not asked, 'pi9:x' first"),
+        (lambda a, b: [a, b, a | {"choice": "B"}], r"pi0.jsonl:3: 'pi0:p' is answered in line 1 already; keep one of the two"),
         (lambda a, b: [a, [1]], r"pi0.jsonl:2: no JSON object with an id"),
     ],
 )

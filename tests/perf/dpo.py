@@ -6,7 +6,6 @@ Prints  pairs/s of each way (medians), the ratios to ours, and the largest diffe
 
 import contextlib
 import io
-import os
 import statistics
 import sys
 import tempfile
@@ -60,7 +59,7 @@ def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpoint
 def main() -> None:
     model, history = Path(sys.argv[1] if len(sys.argv) > 1 else "models/pi0"), Path(sys.argv[2] if len(sys.argv) > 2 else "data/history/pi0.parquet")
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TMPDIR"] = folder
+        tempfile.tempdir = folder  # where the trainers' empty output folders go
         tokenizer, pairs = prepared(model, history)
         params = load(Path("params.yaml"))
         params = SimpleNamespace(dpo=params.dpo, dtype=params.dtype, seed=params.seed, runtime=params.runtime)
