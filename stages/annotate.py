@@ -73,7 +73,7 @@ def of_people(rows: list[dict], file: Path) -> list[str]:
         out.write_text("".join(json.dumps(question, ensure_ascii=False) + "\n" for question in asked))
         raise ValueError(f"{len(asked)} pairs wait for labels: fill in `choice` ({', '.join(CHOICES)}) in {out}, save it as {file}, and run again")
     found = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(file.read_text().rstrip("\n").split("\n"), 1):  # an answer may hold other marks that end a line
         try:
             entry = json.loads(line)
             twice = found.setdefault(entry["id"], (number, entry))[0]
@@ -110,7 +110,7 @@ def main(params: Any, before: Path, candidates: list[Path], labels: Path, policy
         choices = of_people(rows, labels / f"{policy}.jsonl") if rows else []
     else:
         choices = [simulated(row, params.seed) if params.annotate.by == "simulated" else judged(row) for row in rows]
-    drops |= Counter({"tie": choices.count("tie"), "skip": choices.count("skip")})
+    drops.update(tie=choices.count("tie"), skip=choices.count("skip"))
     made = [pair(row, choice) for row, choice in zip(rows, choices, strict=True) if choice in ("A", "B")]
     prompts = len({row["id"] for row in samples})
     pq.write_table(pa.concat_tables([earlier, pa.Table.from_pylist(made, earlier.schema)]), annotated)

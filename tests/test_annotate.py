@@ -69,6 +69,16 @@ def test_answers_come_back_by_id_and_in_any_order(asked, tmp_path):
     assert answered(tmp_path, rows, [lines[1] | {"choice": "B"}, lines[0] | {"choice": "skip"}]) == ["skip", "B"]
 
 
+def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": "pi0:p", "a": sample("p", 0, "one\u2028two"), "b": sample("p", 1, "three\x85four")}]
+    with pytest.raises(ValueError, match="1 pairs wait for labels"):
+        annotate.of_people(rows, tmp_path / "pi0.jsonl")
+    written = (tmp_path / ".scratch/labels/pi0.jsonl").read_text()
+    (tmp_path / "pi0.jsonl").write_text(written.replace('"choice": null', '"choice": "A"'))
+    assert annotate.of_people(rows, tmp_path / "pi0.jsonl") == ["A"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
