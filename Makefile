@@ -45,7 +45,7 @@ test: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -n 2 --dist loadfile
+	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: setup
 	ruff format --check .

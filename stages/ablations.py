@@ -34,7 +34,10 @@ HEADER = "| change | gain over π0 [95 %] | over offline [95 %] | KL | tokens | 
 
 
 def sh(*words: str) -> str:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"ablations: `{' '.join(words)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 def experiments() -> dict[str, str]:
@@ -87,6 +90,8 @@ def main() -> None:
         sys.exit(f"ablations: {unknown[0]!r} is none of {', '.join(ABLATIONS)}")
     if sh("git", "status", "--porcelain", "--untracked-files=no"):
         sys.exit("ablations: the workspace has uncommitted changes, which every experiment would carry; commit them or `git checkout .`")
+    if "gain" not in numbers("HEAD"):
+        sys.exit("ablations: the table is of gains in gold reward, and this run has none; set evaluate.gold, or use `dvc exp run` and `dvc exp show`")
     for name in chosen:
         if name not in experiments():
             run(name, spent)
@@ -98,6 +103,9 @@ def main() -> None:
         lines.append(row(f"`-S {' -S '.join(ABLATIONS[name])}`", numbers(done[name]), took, str(stages_run("HEAD", done[name]))))
     TABLE.write_text(HEADER + "".join(lines))
     print(TABLE.read_text())
+    failed = [name for name in chosen if name not in done]  # DVC's queue ends with 0 all the same
+    if failed:
+        sys.exit(f"ablations: {', '.join(failed)} failed; see why with `dvc queue logs {failed[0]}`, and run this again")
 
 
 if __name__ == "__main__":

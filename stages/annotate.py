@@ -68,19 +68,8 @@ def of_people(rows: list[dict], file: Path) -> list[str]:
     """The choices in the file that came back. Raises ValueError where there is none, or it does not answer these questions."""
     asked = [shown(row) for row in rows]
     if not file.exists():
-        QUESTIONS.mkdir(parents=True, exist_ok=True)
-        out = QUESTIONS / file.name
-        out.write_text("".join(json.dumps(question, ensure_ascii=False) + "\n" for question in asked))
-        raise ValueError(f"{len(asked)} pairs wait for labels: fill in `choice` ({', '.join(CHOICES)}) in {out}, save it as {file}, and run again")
-    found = {}
-    for number, line in enumerate(file.read_text().rstrip("\n").split("\n"), 1):  # an answer may hold other marks that end a line
-        try:
-            entry = json.loads(line)
-            twice = found.setdefault(entry["id"], (number, entry))[0]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}:{number}: no JSON object with an id ({error}); take the line from {QUESTIONS / file.name} again") from error
-        if twice != number:
-            raise ValueError(f"{file}:{number}: {entry['id']!r} is answered in line {twice} already; keep one of the two")
+        raise ValueError(ask(asked, file))
+    found = answers(file)
     for question in asked:
         number, entry = found.pop(question["id"], (0, None))
         if entry is None:
@@ -93,6 +82,36 @@ def of_people(rows: list[dict], file: Path) -> list[str]:
     if found:
         raise ValueError(f"{file}: {len(found)} lines answer questions that were not asked, {min(found)!r} first; they are of another run, remove them")
     return [question["choice"] for question in asked]
+
+
+def ask(asked: list[dict], file: Path) -> str:
+    """Write the questions out for people, never over answers of theirs; what to tell them."""
+    out = QUESTIONS / file.name
+    done = sum('"choice": null' not in line for line in lines(out)) if out.exists() else 0
+    if done:
+        return f"{out} has {done} lines filled in, which are not written over: save it as {file} when it is whole, or move it away, and run again"
+    QUESTIONS.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(question, ensure_ascii=False) + "\n" for question in asked))
+    return f"{len(asked)} pairs wait for labels: fill in `choice` ({', '.join(CHOICES)}) in {out}, save it as {file}, and run again"
+
+
+def answers(file: Path) -> dict[str, tuple[int, dict]]:
+    """Line number and content of every line, by id. Raises ValueError for a line that is none, or an id that came before."""
+    found = {}
+    for number, line in enumerate(lines(file), 1):
+        try:
+            entry = json.loads(line)
+            twice = found.setdefault(entry["id"], (number, entry))[0]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}:{number}: no JSON object with an id ({error}); take the line from {QUESTIONS / file.name} again") from error
+        if twice != number:
+            raise ValueError(f"{file}:{number}: {entry['id']!r} is answered in line {twice} already; keep one of the two")
+    return found
+
+
+def lines(file: Path) -> list[str]:
+    """At newlines only: an answer may hold other marks that end a line."""
+    return file.read_text().rstrip("\n").split("\n")
 
 
 def pair(row: dict, choice: str) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Train the next policy by DPO, or another of TRL's preference losses, on preference pairs, against the fixed reference pi_0.
 
-Reads   model: the policy to start from; reference: pi_0, unless the iteration names another; history: pairs with its log-probabilities
-Writes  policy/: the model folder of pi_{t+1}, with LoRA also policy/adapter; curve: one CSV row per optimiser step; metrics: pairs in, out and dropped,
-        the digest of the reference, loss, reward accuracy and margin (beta times nats) of the last step
+Reads   model: the policy to start from; sampled: the one that made the newest pairs; reference: pi_0, unless the iteration names another; history: pairs
+        with the reference's log-probabilities
+Writes  policy/: the model folder of pi_{t+1}, with LoRA also policy/adapter, with dpo.half also policy/half, the model after half of the steps;
+        curve: one CSV row per optimiser step; metrics: pairs in, out and dropped, the digest of the reference, loss, reward accuracy and margin
+        (beta times nats) of the last step
 Params  dpo.loss and loss_weights (names of TRL's; sft adds -log pi(chosen) per token, the optimistic term), beta, label_smoothing, f_divergence, f_alpha,
-        ld_alpha, discopop_tau, simpo_gamma; dpo.lora_rank (0 trains all weights), lora_alpha, quantized; dpo.learning_rate, epochs, global_batch_rows
+        ld_alpha, discopop_tau, simpo_gamma; dpo.lora_rank (0 trains all weights), lora_alpha, quantized; dpo.half; dpo.learning_rate, epochs, global_batch_rows
         (pairs), warmup_share, max_tokens (of prompt and longer side); dtype, seed
 Source  Rafailov et al. 2023, equation 7; RLHF Workflow, arXiv 2405.07863, Algorithm 2, line 6; the other losses: stages/objectives.py
 
-Each pair's log-probabilities must be of this pair and by this reference, by hash. No pairs at all (a stopped run) leave the policy as it is.
+Each pair's log-probabilities must be of this pair and by this reference, by hash. No pairs at all (a stopped run) leave the sampled policy as it is, even
+where training would have begun with pi_0: what broke a rule then breaks it again before the next iteration, and the run stays stopped.
 """
 
 import json
@@ -18,9 +21,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, digest, lora, objectives, training
+from stages import chat, digest, lora, objectives, steps, training
 
 DISTRIBUTED = True
+
+HALF = "half"
+"""Where in a policy's folder the half-trained one lies: loaders of the folder do not look there."""
 
 
 def check_reference(pairs: list[dict], reference: Path) -> str:
@@ -64,42 +70,68 @@ def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pa
     return short
 
 
-def load(model: Path, section: Any, dtype: str) -> Any:
-    """The policy to train: float32, or in 4 bits under an adapter."""
+def load(model: Path, dtype: str, quantized: bool) -> Any:
+    """A model in float32, or in 4 bits under an adapter."""
     from transformers import AutoModelForCausalLM
 
-    options = training.model_options() | (lora.quantized(dtype) if section.quantized else {})
+    options = training.model_options() | (lora.quantized(dtype) if quantized else {})
     return AutoModelForCausalLM.from_pretrained(model, **options)
 
 
-def account(pairs: int, kept: int, reference: str, log: list[dict]) -> dict[str, Any]:
-    """The stage's metrics; `log` is the trainer's, one entry per step."""
+def keep_half(trainer: Any, tokenizer: Any, dtype: str) -> Path:
+    """Have the policy saved after half of its steps too; beside the checkpoints, so that a run which is killed later still has it. Returns the folder."""
+    from transformers import TrainerCallback
+
+    folder = Path(trainer.args.output_dir) / HALF
+
+    class Half(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == -(-state.max_steps // 2):
+                training.save(trainer, tokenizer, folder, dtype)
+
+    trainer.add_callback(Half())
+    return folder
+
+
+def keep(model: Path, folder: Path) -> None:
+    """The policy as it is, without the half-trained one beside it; every process does it."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(HALF), dirs_exist_ok=True)
+
+
+def account(pairs: int, short: int, used: int, reference: str, log: list[dict]) -> dict[str, Any]:
+    """The stage's metrics: of so many pairs, those short enough, those of them used; `log` is the trainer's, one entry per step."""
     last = log[-1] if log else {}
     told = {name: round(last[key], 4) for name, key in (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins")) if key in last}
-    return {"rows_in": pairs, "rows_out": kept, "drops": {"over_max_tokens": pairs - kept}, "steps": len(log), "reference": reference, **told}
+    drops = {"over_max_tokens": pairs - short, "uneven": short - used}
+    return {"rows_in": pairs, "rows_out": used, "drops": drops, "steps": len(log), "reference": reference, **told}
 
 
-def main(params: Any, model: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
+def main(params: Any, model: Path, sampled: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
     section, rows = params.dpo, pq.read_table(history).to_pylist()
     of, tokenizer = check_reference(rows, reference), check_vocabulary(model, reference)
     if not rows:
-        shutil.copytree(model, policy, dirs_exist_ok=True)  # every process does it
+        for folder in (policy, policy / HALF) if section.half else (policy,):
+            keep(sampled, folder)
         curve.write_text("step,loss\n")
-        metrics.write_text(json.dumps(account(0, 0, of, []), indent=2) + "\n")
-        return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {model} as it was")
+        metrics.write_text(json.dumps(account(0, 0, 0, of, []), indent=2) + "\n")
+        return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {sampled} as it was")
     objectives.check_layout(section, params.runtime)
     pairs = fitting([tokenize(tokenizer, row) for row in rows], section.max_tokens)
-    held = load(reference, section, params.dtype) if objectives.reads_reference_model(section) else None
-    arguments = training.arguments(section, params, len(pairs))
+    used = steps.shared(len(pairs), section, params.runtime)
+    held = load(reference, params.dtype, False) if objectives.reads_reference_model(section) else None
+    arguments = training.arguments(section, params, used)
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
-    trainer = objectives.trainer(section, arguments, load(model, section, params.dtype), pairs, tokenizer, held, adapter)
-    training.train(trainer, objectives.rows_of(section, pairs, params.seed))
+    trainer = objectives.trainer(section, arguments, load(model, params.dtype, section.quantized), pairs, used, tokenizer, held, adapter)
+    half = keep_half(trainer, tokenizer, params.dtype) if section.half else None
+    training.train(trainer, objectives.rows_of(section, pairs, used, params.seed))
     if section.lora_rank:
         lora.save(trainer, tokenizer, model, policy, params.dtype)
     else:
         training.save(trainer, tokenizer, policy, params.dtype)
+    if half and trainer.is_world_process_zero():
+        shutil.copytree(half, policy / HALF)
     training.write_curve(trainer, curve)
-    steps = [step for step in trainer.state.log_history if "loss" in step]
-    metrics.write_text(json.dumps(account(len(rows), len(pairs), of, steps), indent=2) + "\n")
-    told = f"{len(pairs)} pairs ({len(rows) - len(pairs)} over {section.max_tokens} tokens), {len(steps)} steps"
-    print(f"dpo: {told}, loss {steps[0]['loss']:.3f} -> {steps[-1]['loss']:.3f}, reference {reference} ({of[:8]})")
+    log = [step for step in trainer.state.log_history if "loss" in step]
+    metrics.write_text(json.dumps(account(len(rows), len(pairs), used, of, log), indent=2) + "\n")
+    out = f"{len(rows) - len(pairs)} over {section.max_tokens} tokens, {len(pairs) - used} that the processes cannot share"
+    print(f"dpo: {used} pairs ({out}), {len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}, reference {reference} ({of[:8]})")

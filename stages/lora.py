@@ -6,6 +6,7 @@ An adapter is kept as peft keeps it, in safetensors; its config names the digest
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ def config(rank: int, alpha: float) -> Any:
 
 
 def quantized(dtype: str) -> dict[str, Any]:
-    """Options of from_pretrained for frozen weights in 4-bit NormalFloat; what is computed with them is computed in `dtype`."""
+    """Options of from_pretrained for frozen weights in 4-bit NormalFloat, on this process's own GPU; what is computed with them is computed in `dtype`."""
     import torch
     from transformers import BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
-    return {"quantization_config": settings}
+    device = {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if torch.cuda.is_available() else {}  # else all would load on the first
+    return {"quantization_config": settings} | device
 
 
 def save(trainer: Any, tokenizer: Any, start: Path, policy: Path, dtype: str) -> None:
@@ -50,14 +52,14 @@ def save(trainer: Any, tokenizer: Any, start: Path, policy: Path, dtype: str) ->
 
 def merge(model: Path, adapter: Path, merged: Path, dtype: str) -> None:
     """Write the model with the adapter in its weights. Raises ValueError for an adapter that was trained on another model."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
     facts = json.loads((adapter / "adapter_config.json").read_text())
     if facts["revision"] != digest.model(model):
         told = f"{facts['base_model_name_or_path']} with digest {facts['revision']}"
         raise ValueError(f"{adapter} was trained on {told}, {model} has {digest.model(model)}; merge it into the model it belongs to")
+    import torch  # only now: a refusal is one line, and bitsandbytes, which peft imports, has a word of its own on some processors
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     whole = PeftModel.from_pretrained(network, str(adapter)).merge_and_unload().to(getattr(torch, dtype))  # pyright: ignore[reportCallIssue]
     whole.config.dtype = getattr(torch, dtype)

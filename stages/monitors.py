@@ -1,4 +1,4 @@
-"""Numbers that show a policy being over-optimised, from its measured answers; `evaluate` reports them and `stop` acts on them."""
+"""Numbers that show a policy being over-optimised, from its measured answers; `evaluate` reports them, `stop` and `select` act on them."""
 
 import re
 from typing import Any
@@ -48,4 +48,16 @@ def numbers(answers: list[dict[str, Any]]) -> dict[str, float]:
         "distinct_2": distinct(texts, 2),
         "repetition": float(np.mean([repetition(text) for text in texts])),
     }
-    return {name: round(float(value), 4) for name, value in seen.items()}
+    return {name: round(float(value), 4) + 0.0 for name, value in seen.items()}  # + 0.0: -0.0 is 0.0
+
+
+def over(seen: dict[str, float], most: dict[str, float | None], section: str) -> list[str]:
+    """The numbers over their bound in that section of params.yaml, in words; a bound of None is none."""
+    return [f"{name} {seen[name]} is over {section}.max_{name} = {bound}" for name, bound in most.items() if bound is not None and seen[name] > bound]
+
+
+def broken(seen: dict[str, float], rules: Any) -> list[str]:
+    """The rules of params.yaml's `stop` that these numbers break, in words."""
+    high = over(seen, {"kl": rules.max_kl, "tokens": rules.max_tokens, "repetition": rules.max_repetition}, "stop")
+    least = {"finished": rules.min_finished, "distinct_2": rules.min_distinct_2}
+    return high + [f"{name} {seen[name]} is under stop.min_{name} = {bound}" for name, bound in least.items() if bound is not None and seen[name] < bound]

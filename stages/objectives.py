@@ -5,8 +5,10 @@ ORPO trainers; kto is its KTOTrainer, which sees each side of a pair alone. stag
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from stages import steps
 
 Pair = dict[str, Any]
 """id, prompt_ids, chosen_ids, rejected_ids (lists of token ids), ref_chosen_logps, ref_rejected_logps (nats)."""
@@ -32,70 +34,43 @@ def length(pair: Pair) -> int:
     return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
 
 
-def order(lengths: list[int], batch: int, seed: int, epoch: int) -> list[int]:
-    """One epoch's rows: the shuffle that transformers would draw, then longest first within each global batch of `batch` rows.
-
-    The same rows make each optimiser step, so the sort changes nothing but the padding.
-    """
-    import torch
-
-    drawn = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-    return [i for k in range(0, len(drawn), batch) for i in sorted(drawn[k : k + batch], key=lambda i: -lengths[i])]
-
-
-def rows_of(section: Any, pairs: list[Pair], seed: int) -> Callable[[int], list[str]]:
+def rows_of(section: Any, pairs: list[Pair], used: int, seed: int) -> Callable[[int], list[str]]:
     """The ids of the pairs of an optimiser step, counted from 1; KTO goes through its rows in the same order in every epoch."""
     batch = section.global_batch_rows
-    steps = -(-len(pairs) // batch)
+    each = -(-used // batch)
 
     def ids(step: int) -> list[str]:
-        epoch, k = divmod(step - 1, steps)
-        drawn = order([length(p) for p in pairs], batch, seed, 0 if "kto" in section.loss else epoch)
+        epoch, k = divmod(step - 1, each)
+        drawn = steps.order([length(p) for p in pairs], used, batch, seed, 0 if "kto" in section.loss else epoch)
         return [pairs[i]["id"] for i in drawn[k * batch : (k + 1) * batch]]
 
     return ids
 
 
-def trainer(section: Any, arguments: dict, network: Any, pairs: list[Pair], tokenizer: Any, reference: Any, adapter: Any) -> Any:
-    """The trainer of the losses in `section`; `reference` is a model or None, `adapter` a peft config or None."""
+def trainer(section: Any, arguments: dict, network: Any, pairs: list[Pair], used: int, tokenizer: Any, reference: Any, adapter: Any) -> Any:
+    """The trainer of the losses in `section` on so many of the pairs; `reference` is a model or None, `adapter` a peft config or None."""
     from datasets import Dataset
 
     common = {"processing_class": tokenizer, "peft_config": adapter}
     if "kto" in section.loss:
-        data = Dataset.from_list(unpaired(pairs, section.global_batch_rows, arguments["seed"]))
+        data = Dataset.from_list(unpaired(pairs, used, section.global_batch_rows, arguments["seed"]))
         return kto(section, arguments)(network, ref_model=reference, train_dataset=data, **common)
-    data = Dataset.from_list(pairs)
+    data = Dataset.from_list([pair | {"length": length(pair)} for pair in pairs])
     if {"simpo", "cpo", "orpo"} & set(section.loss):
         return reference_free(section, arguments)(network, train_dataset=data, **common)
     return direct(section, arguments, reference is not None)(network, ref_model=reference, train_dataset=data, **common)
 
 
 def direct(section: Any, arguments: dict, holds_reference: bool) -> Callable:
-    """TRL's DPOTrainer, which takes the rows as they are, and in the order above."""
-    from torch.utils.data import Sampler
+    """TRL's DPOTrainer, which takes the rows as they are."""
     from trl import DPOConfig, DPOTrainer
 
-    class Order(Sampler):
-        def __init__(self, lengths: list[int], state: Any) -> None:
-            self.lengths, self.state = lengths, state
-
-        def __len__(self) -> int:
-            return len(self.lengths)
-
-        def __iter__(self) -> Iterator[int]:
-            # the epoch by the steps done: accelerate 1.15 does not tell it to the sampler of a run that goes on, on several processes
-            epoch = self.state().global_step // -(-len(self.lengths) // section.global_batch_rows)
-            return iter(order(self.lengths, section.global_batch_rows, arguments["seed"], epoch))
-
-    class Trainer(DPOTrainer):
+    class Trainer(steps.Weighed, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
         def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
-
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return Order([length(row) for row in self.train_dataset], lambda: self.state)  # pyright: ignore[reportArgumentType, reportGeneralTypeIssues]
 
     options = {
         "loss_type": section.loss, "loss_weights": section.loss_weights, "beta": section.beta, "label_smoothing": section.label_smoothing,
@@ -123,11 +98,11 @@ def reference_free(section: Any, arguments: dict) -> Callable:
             made |= {f"{side}_input_ids": ids, f"{side}_attention_mask": [1] * len(ids), f"{side}_labels": labels}
         return made
 
-    class Cpo(CPOTrainer):
+    class Cpo(steps.Weighed, CPOTrainer):
         def tokenize_row(self, feature: Any, model: Any = None) -> dict:
             return tokenized(feature)
 
-    class Orpo(ORPOTrainer):
+    class Orpo(steps.Weighed, ORPOTrainer):
         def tokenize_row(self, feature: Any, model: Any = None) -> dict:
             return tokenized(feature)
 
@@ -141,13 +116,13 @@ def reference_free(section: Any, arguments: dict) -> Callable:
     return lambda network, **rest: Cpo(network, args=settings, **rest)
 
 
-def unpaired(pairs: list[Pair], batch: int, seed: int) -> list[dict]:
+def unpaired(pairs: list[Pair], used: int, batch: int, seed: int) -> list[dict]:
     """Both sides of every pair as rows of their own, in a fixed shuffle; each batch's chosen sides stand before its rejected ones.
 
     The baseline of a row is of its neighbour's answer (KL_completion_ids), which belongs to another prompt.
     """
     rows: list[dict] = []
-    drawn = order([0] * len(pairs), batch, seed, 0)
+    drawn = steps.order([0] * len(pairs), used, batch, seed, 0)
     for k in range(0, len(drawn), batch):
         part = [pairs[i] for i in drawn[k : k + batch]]
         sides = [(p, side) for side in ("chosen", "rejected") for p in part]

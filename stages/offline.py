@@ -3,6 +3,7 @@
 Reads   train: filtered preference pairs
 Writes  pairs: the same columns as `rank` writes, margin 0 (a label says which side won, not by how much)
 Params  offline.pairs, how many; null for all
+Raises  ValueError where there are fewer: a smaller budget than the one asked for would flatter the iterations
 """
 
 import hashlib
@@ -26,7 +27,9 @@ def choose(rows: list[dict], number: int | None) -> list[dict]:
 
 
 def main(params: Any, train: Path, *, pairs: Path) -> None:
-    rows = pq.read_table(train).to_pylist()
-    chosen = choose(rows, params.offline.pairs)
+    rows, wanted = pq.read_table(train).to_pylist(), params.offline.pairs
+    if wanted and len(rows) < wanted:
+        raise ValueError(f"offline.pairs = {wanted}, and {train} has {len(rows)}; lower it, set null for all, or let the filter keep more")
+    chosen = choose(rows, wanted)
     pq.write_table(pa.Table.from_pylist(chosen, SCHEMA), pairs)
     print(f"offline: {len(chosen)} of {len(rows)} raw pairs")

@@ -23,7 +23,7 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Base(Section):
@@ -252,6 +252,7 @@ class Dpo(Training):
     lora_rank: Annotated[int, Field(ge=0)]
     lora_alpha: Positive
     quantized: bool
+    half: bool
 
     @model_validator(mode="after")
     def losses_combine(self) -> Self:
@@ -264,11 +265,14 @@ class Dpo(Training):
         if losses == {"sft"}:
             raise ValueError("loss sft alone learns no preference; put it beside another loss, such as [sigmoid, sft]")
         if self.f_divergence != "reverse_kl" and not losses <= CONTRASTS | {"sft"}:
-            raise ValueError(
-                f"f_divergence = {self.f_divergence} is not defined for {min(losses - CONTRASTS)}; set it to reverse_kl or take one of {sorted(CONTRASTS)}"
-            )
+            wrong = min(losses - CONTRASTS - {"sft"})
+            raise ValueError(f"f_divergence = {self.f_divergence} is not defined for {wrong}; set it to reverse_kl or take one of {sorted(CONTRASTS)}")
+        if self.f_divergence == "alpha_divergence" and self.f_alpha == 1.0:
+            raise ValueError("f_alpha = 1.0 makes alpha_divergence the reverse KL, the plain loss; take another, or f_divergence = reverse_kl")
         if self.quantized and not self.lora_rank:
             raise ValueError("quantized weights are frozen, so something else must learn; set lora_rank over 0")
+        if self.half and self.lora_rank:
+            raise ValueError(f"half keeps whole weights, and lora_rank = {self.lora_rank} trains adapters; set half = false or lora_rank = 0")
         return self
 
     @model_validator(mode="after")
@@ -297,6 +301,7 @@ class Respond(Section):
 
 class Evaluate(Section):
     gold: Literal["quickstart", "none"]
+    reads: Literal["measures", "judged"]
     resamples: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
@@ -310,7 +315,7 @@ class Stop(Section):
 
 
 class Select(Section):
-    by: Literal["proxy_reward", "proxy_win_rate"]
+    by: Literal["proxy_reward", "proxy_win_rate", "judge_win_rate"]
     max_kl: Positive | None
     max_tokens: Positive | None
 
@@ -338,6 +343,12 @@ class Runtime(Section):
     tensor_parallel: Count
     judge_url: str
     judge_connections: Count
+
+    @model_validator(mode="after")
+    def deepspeed_has_processes(self) -> Self:
+        if self.deepspeed and self.processes == 1:
+            raise ValueError(f"deepspeed = {self.deepspeed} shares a model among processes, and processes = 1; raise it or set deepspeed = 0")
+        return self
 
 
 class Params(Section):
@@ -397,6 +408,20 @@ class Params(Section):
     def what_one_section_asks_of_another(self) -> Self:
         if self.rank.pairing == "across" and not self.generate.from_rival:
             raise ValueError("rank.pairing = across pairs completions of two checkpoints, and generate.from_rival = 0 samples from one; raise it")
+        if self.rank.pairing == "top_bottom" and 2 * self.rank.top_k > self.generate.n:
+            raise ValueError(f"rank.top_k = {self.rank.top_k} best and as many worst are more than generate.n = {self.generate.n}; lower it or raise n")
+        if self.rank.scorer == "refreshed" and self.annotate.by == "simulated" and self.evaluate.gold == "none":
+            rule = "the simulated annotator knows the quickstart's prompts only; set annotate.by to people or judge (and annotate.reads)"
+            raise ValueError(f"rank.scorer = refreshed with annotate.by = simulated, and evaluate.gold = none: {rule}")
+        if self.select.by == "judge_win_rate" and self.evaluate.reads != "judged":
+            raise ValueError(f"select.by = judge_win_rate, and evaluate.reads = {self.evaluate.reads}: no judge is asked; set evaluate.reads = judged")
+        if self.rank.scorer == "self_judge" and self.judge.served:
+            raise ValueError(f"rank.scorer = self_judge asks the sampled policy, and judge.served = {self.judge.served!r} another model; set it to null")
+        kl = {"stop.max_kl": self.stop.max_kl, "select.max_kl": self.select.max_kl}
+        if self.respond.temperature != 1.0 and any(kl.values()):
+            name, bound = next((name, bound) for name, bound in kl.items() if bound)
+            rule = "only answers at temperature 1 estimate the policy's KL; set it to 1.0, or the rule to null"
+            raise ValueError(f"respond.temperature = {self.respond.temperature} and {name} = {bound}: {rule}")
         moving = [step.reference for step in self.iterations if step.reference != "pi0"]
         if moving and (self.history.keep != "newest" or self.history.offline):
             rule = "pairs that an earlier reference saw cannot join in; set history.keep = newest and history.offline = false"
@@ -412,9 +437,10 @@ class Params(Section):
             for name, value in (("start", step.start), ("reference", step.reference)):
                 if value not in ("pi0", step.samples):
                     raise ValueError(f"iterations[{k}].{name} = {value!r} must be pi0 or {step.samples}, the policy that the iteration samples from")
-            before = ["base", *(f"pi{i}" for i in range(k))]
-            if step.rival not in before:
-                raise ValueError(f"iterations[{k}].rival = {step.rival!r} must be one of {before}: a checkpoint made before {step.samples}")
+            before, halves = ["base", *(f"pi{i}" for i in range(k))], [f"pi{i + 1}/half" for i in range(k)]
+            if step.rival not in before + halves * self.dpo.half:
+                rule = f"must be one of {before}, or with dpo.half = true of {halves}: a checkpoint made before {step.samples}"
+                raise ValueError(f"iterations[{k}].rival = {step.rival!r} {rule}")
         made = [step.makes for step in self.iterations]
         sampled = ["heldout", "reward_bench", *(f"{step.samples}-{shard}" for step in self.iterations for shard in self.shards())]
         if self.candidates != sampled:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, pairwise, training
+from stages import chat, pairwise, steps, training
 
 DISTRIBUTED = True
 
@@ -37,6 +37,8 @@ def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer, pack_dataset
 
+    class Trainer(steps.Ordered, SFTTrainer): ...
+
     tokenizer, section = chat.load_tokenizer(model), params.preference_model
     letters = pairwise.letters(tokenizer)
     rows = [tokenize(tokenizer, row, letters, params.seed) for row in pq.read_table(train).to_pylist()]
@@ -45,12 +47,14 @@ def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path
         raise ValueError(f"no comparison of {len(rows)} fits preference_model.max_tokens = {section.max_tokens}; raise it")
     data = Dataset.from_list(short)
     data = pack_dataset(data, section.max_tokens, "bfd") if section.packing else data
+    used = steps.shared(len(data), section, params.runtime)
     ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    settings = SFTConfig(**(training.arguments(section, params, len(data)) | ready))
+    settings = SFTConfig(**(training.arguments(section, params, used) | ready))
     network = training.first_layers(AutoModelForCausalLM, model, section.layers, "preference_model.layers")
-    trainer = SFTTrainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
+    trainer = Trainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
     training.train(trainer)
     training.save(trainer, tokenizer, preference, params.dtype)
     training.write_curve(trainer, curve)
     last = [step for step in trainer.state.log_history if "loss" in step][-1]
-    print(f"preference_model: {len(short)} pairs in {len(data)} rows ({len(rows) - len(short)} over {section.max_tokens} tokens), last loss {last['loss']:.3f}")
+    out = f"{len(rows) - len(short)} over {section.max_tokens} tokens, {len(data) - used} rows that the processes cannot share"
+    print(f"preference_model: {len(short)} pairs in {len(data)} rows ({out}), last loss {last['loss']:.3f}")

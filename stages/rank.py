@@ -1,7 +1,7 @@
 """Make pairs of each prompt's completions, by default the best against the worst, chosen and labelled by the length-penalised reward.
 
 Reads   scores: every shard's candidates with reward (in the scorer's unit; null where the scorer could not tell, and then the candidate is not used)
-Writes  pairs (SCHEMA; TRL's names); metrics: pairs looked at, pairs out, drops by name, and an audit of the pairs
+Writes  pairs (SCHEMA; TRL's names); metrics: pairs looked at, pairs out, drops by name, candidates left out by name, and an audit of the pairs
 Params  rank.pairing: best_worst, best_second, best_random (drawn by seed, iteration and prompt), all_pairs (whose margin suffices), top_bottom (the
         rank.top_k best against as many worst, best against worst), across (the widest margin between a completion of the policy and one of its
         rival); rank.length_penalty (lambda, reward per character), rank.min_margin (reward),
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_()), ("made_in", pa.string())]
 )
-DROPS = ["too_few_usable", "truncated_winner", "below_margin", "identical_texts"]
+DROPS = ["too_few_usable", "truncated_winner", "identical_texts", "tie", "below_margin"]
 
 
 class Rules(NamedTuple):
@@ -62,35 +62,50 @@ def proposed(usable: list[dict], winners: list[dict], value: dict[int, float], r
         pairs = [(a, b) for a in winners for b in usable if (a["sample"] < rules.own) != (b["sample"] < rules.own)]
         return [max(pairs, key=lambda pair: worth(pair[0]) - worth(pair[1]))] if pairs else []
     best, falling = max(winners, key=worth), sorted(usable, key=worth, reverse=True)
-    others = [row for row in usable if row is not best]
-    if rules.pairing == "best_worst":
-        return [(best, min(usable, key=worth))]
-    if rules.pairing == "best_second":
-        return [(best, max(others, key=worth))]
-    if rules.pairing == "best_random":
-        return [(best, others[draw % len(others)])]
+    below = [row for row in usable if row is not best and worth(row) <= worth(best)]
     if rules.pairing == "all_pairs":
         return list(combinations(falling, 2))
-    top = [row for row in falling if row in winners][: rules.top_k]
-    return list(zip(top, falling[: -rules.top_k - 1 : -1], strict=False))
+    if not below:  # nothing but answers that may only be rejected, and are better
+        return [(falling[0], best)]
+    if rules.pairing == "best_worst":
+        return [(best, min(below, key=worth))]
+    if rules.pairing == "best_second":
+        return [(best, max(below, key=worth))]
+    if rules.pairing == "best_random":
+        return [(best, below[draw % len(below)])]
+    k = min(rules.top_k, len(usable) // 2)
+    top = [row for row in falling if row in winners][:k]
+    return [(a, b) for a, b in zip(top, reversed(falling[-k:]), strict=False) if a is not b and worth(a) >= worth(b)]
+
+
+def left_out(row: dict, truncated: str) -> str:
+    """Why a candidate may stand in no pair, or nothing."""
+    if row["reward"] is None:
+        return "unscored"
+    return "empty" if not row["completion"].strip() else "truncated" if truncated == "drop" and not row["finished"] else ""
 
 
 def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict, dict, float] | str]:
     """(chosen, rejected, margin) by the penalised reward, or the name of the rule that drops it, for each pair that was looked at; one name for none."""
-    scored = [row for row in group if row["reward"] is not None]
-    value = {row["sample"]: row["reward"] - rules.length_penalty * len(row["completion"]) for row in scored}
-    usable = [row for row in scored if row["completion"].strip() and (row["finished"] or rules.truncated != "drop")]
+    usable = [row for row in group if not left_out(row, rules.truncated)]
+    value = {row["sample"]: row["reward"] - rules.length_penalty * len(row["completion"]) for row in usable}
     winners = [row for row in usable if row["finished"] or rules.truncated == "keep"]
     if len(usable) < 2 or not winners:
         return ["too_few_usable"]
     found: list[tuple[dict, dict, float] | str] = []
-    looked_at = proposed(usable, winners, value, rules, draw)
-    for better, worse in looked_at:
+    for better, worse in proposed(usable, winners, value, rules, draw):
         margin = value[better["sample"]] - value[worse["sample"]]
-        same = better["completion"].strip() == worse["completion"].strip()
-        name = "truncated_winner" if better not in winners else "below_margin" if margin <= rules.min_margin else "identical_texts" if same else ""
-        found.append(name or (better, worse, margin))
+        found.append(fault(better, worse, margin, better in winners, rules) or (better, worse, margin))
     return found or ["too_few_usable"]
+
+
+def fault(better: dict, worse: dict, margin: float, may_win: bool, rules: Rules) -> str:
+    """The rule that drops a pair, or nothing."""
+    if not may_win or margin < 0:  # `across` may have no other pair: the better side was cut off
+        return "truncated_winner"
+    if better["completion"].strip() == worse["completion"].strip():
+        return "identical_texts"
+    return "tie" if margin == 0 else "below_margin" if margin <= rules.min_margin else ""
 
 
 def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int = 0) -> tuple[list[dict], Counter]:
@@ -146,14 +161,14 @@ def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metric
     rules = Rules(params.rank.pairing, params.rank.top_k, params.rank.length_penalty, params.rank.min_margin, params.rank.truncated, own)
     rows, drops = rank(groups, iteration, rules, params.seed)
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), pairs)
-    unscored = sum(row["reward"] is None for row in candidates)
+    unusable = Counter(left_out(row, rules.truncated) for row in candidates)
     facts = {
         "prompts": len(groups),
         "rows_in": len(rows) + drops.total(),
         "rows_out": len(rows),
         "drops": drops,
         "candidates": len(candidates),
-        "unscored": unscored,
+        "left_out": {name: unusable[name] for name in ("unscored", "empty", "truncated")},
         "audit": audit(rows),
     }
     metrics.write_text(json.dumps(facts, indent=2) + "\n")

@@ -84,7 +84,7 @@ def picture(table: dict[str, Any]) -> str:
 
 
 MONITORS = {
-    "gold_reward": "gold reward", "proxy_reward": "proxy reward",
+    "gold_reward": "gold reward", "judge_win_rate": "judge prefers it to π0", "proxy_reward": "proxy reward",
     "kl": "KL to π0 (k1), nats", "tokens": "tokens", "length_reward_correlation": "length and reward",
     "finished": "finished", "distinct_2": "distinct-2", "repetition": "repetition",
 }  # fmt: skip

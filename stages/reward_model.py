@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, training
+from stages import chat, steps, training
 
 DISTRIBUTED = True
 
@@ -31,19 +31,21 @@ def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
     return sides | ({"margin": margin * (row["margin"] or 0.0)} if margin else {})
 
 
-def selection(section: Any, rows: int) -> dict[str, Any]:
+def selection(section: Any, rows: int, micro: int) -> dict[str, Any]:
     """TrainingArguments that evaluate so many times, at equal distances, and come back to the checkpoint with the lowest validation loss."""
     steps = -(-rows // section.global_batch_rows) * section.epochs
     every = max(1, steps // section.evaluations)
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
     when = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
-    return best | when | {"per_device_eval_batch_size": 4}
+    return best | when | {"per_device_eval_batch_size": micro}
 
 
 def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
+
+    class Trainer(steps.Weighed, RewardTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.reward_model
     rows = pq.read_table(train).to_pylist()
@@ -56,16 +58,19 @@ def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, cu
     if not short or (section.evaluations and not held):
         told = f"{len(short)} pairs to train on and {len(held)} to validate, of {len(rows)}"
         raise ValueError(f"{told}; raise reward_model.max_tokens = {section.max_tokens} or reward_model.validation_share = {section.validation_share}")
-    options = training.arguments(section, params, len(short)) | {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
-    options |= selection(section, len(short)) if held else {}
+    used = steps.shared(len(short), section, params.runtime)
+    options = training.arguments(section, params, used) | {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
+    options |= selection(section, used, options["per_device_train_batch_size"]) if held else {}
     training.seed(params.seed + member)
     network = training.first_layers(AutoModelForSequenceClassification, model, section.layers, "reward_model.layers", num_labels=1)
-    data = {"train_dataset": Dataset.from_list(short), "eval_dataset": Dataset.from_list(held) if held else None}
-    trainer = RewardTrainer(network, args=RewardConfig(**options), processing_class=tokenizer, **data)
+    validated = held[: steps.shared(len(held), section, params.runtime)] if held else []  # or accelerate would fill up with some of them again
+    data = {"train_dataset": Dataset.from_list(short), "eval_dataset": Dataset.from_list(validated) if validated else None}
+    trainer = Trainer(network, args=RewardConfig(**options), processing_class=tokenizer, **data)
     training.train(trainer)
     training.save(trainer, tokenizer, reward, params.dtype)
     training.write_curve(trainer, curve)
     last = [step for step in trainer.state.log_history if "loss" in step][-1]
     best = f", best validation loss {trainer.state.best_metric:.3f} at step {trainer.state.best_global_step}" if held else ""
-    out = len(rows) - len(short) - len(held)
-    print(f"reward_model: {len(short)} pairs, {len(held)} to validate ({out} over {section.max_tokens} tokens), last loss {last['loss']:.3f}{best}")
+    apart = len(rows) - len(short) - len(held), len(short) - used + len(held) - len(validated)
+    out = f"{apart[0]} over {section.max_tokens} tokens, {apart[1]} that the processes cannot share"
+    print(f"reward_model: {used} pairs, {len(validated)} to validate ({out}), last loss {last['loss']:.3f}{best}")

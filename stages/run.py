@@ -89,13 +89,13 @@ def state(inputs: list[Path]) -> dict[str, tuple[int, int, int]]:
     return {str(f): (f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files}
 
 
-def check_inputs(inputs: list[Path], before: dict[str, tuple[int, int, int]]) -> None:
+def check_inputs(inputs: list[Path]) -> None:
     """Raise ValueError unless the inputs are what dvc.lock recorded, and safe to load."""
     known = integrity.recorded(ROOT)
     for path in inputs:
-        if str(path) in known:  # else it is raw data, in git
-            files = {name: now for name, now in before.items() if Path(name) == path or path in Path(name).parents}
-            integrity.check_once(path, known[str(path)], str(files))
+        whole = next((p for p in (path, *path.parents) if str(p) in known), None)  # of policy/half, the policy
+        if whole:  # else it is raw data, in git
+            integrity.check_once(whole, known[str(whole)], str(state([whole])))
         integrity.check_safe(path)
 
 
@@ -128,7 +128,10 @@ def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distri
 
     The processes read params themselves, unseen by the Recorder: their section and what all trainers read is marked as read here.
     """
-    if not distributed or params.runtime.processes == 1:
+    if not distributed:
+        return main(params, **arguments)
+    if params.runtime.processes == 1:  # on one GPU: transformers would share every batch among all that it sees
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
         return main(params, **arguments)
     for name in (f"{stage}.{leaf}" for leaf in type(getattr(params, stage)._node).model_fields):
         operator.attrgetter(name)(params)
@@ -158,7 +161,7 @@ def execute(stage: str, argv: list[str]) -> None:
         check_code(stage)
     with locks(outs):
         before = state(inputs)
-        check_inputs(inputs, before)
+        check_inputs(inputs)
         for path in outs:
             delete(partial(path))
             partial(path).parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
 
 @contextmanager
 def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path) -> Iterator[None]:
-    """Set STAGE_SCRATCH to the folder of this very run. Folders of other runs of the same output are removed; its own is, once the stage is done."""
+    """STAGE_SCRATCH is the folder of this very run. Folders of other runs of the same output are removed; its own is, once the stage is done."""
     home = HOME / str(out).replace("/", "%")
     mine = home / name(stage, reads, params, root)
     for other in home.glob("*"):
@@ -34,5 +34,8 @@ def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path
             shutil.rmtree(other)
     mine.mkdir(parents=True, exist_ok=True)
     os.environ["STAGE_SCRATCH"] = str(mine)
-    yield
+    try:
+        yield
+    finally:
+        del os.environ["STAGE_SCRATCH"]  # or what this process trains next would take these checkpoints for its own
     shutil.rmtree(home)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, training
+from stages import chat, steps, training
 
 DISTRIBUTED = True
 
@@ -28,16 +28,20 @@ def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve:
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
+    class Trainer(steps.Ordered, SFTTrainer): ...
+
     tokenizer = chat.load_tokenizer(model)
     finished = [row for row in pq.read_table(demonstrations).to_pylist() if row["chosen_finished"]][: params.sft.rows]
     rows = [tokenize(tokenizer, row) for row in finished]
     short = [row for row in rows if len(row["input_ids"]) <= params.sft.max_tokens]
     if not short:
         raise ValueError(f"no answer of {len(rows)} fits sft.max_tokens = {params.sft.max_tokens}; raise it")
-    settings = SFTConfig(**training.arguments(params.sft, params, len(short)))
+    used = steps.shared(len(short), params.sft, params.runtime)
+    settings = SFTConfig(**training.arguments(params.sft, params, used))
     network = AutoModelForCausalLM.from_pretrained(model, **training.model_options())
-    trainer = SFTTrainer(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
+    trainer = Trainer(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
     training.train(trainer)
     training.save(trainer, tokenizer, policy, params.dtype)
     training.write_curve(trainer, curve)
-    print(f"sft: {len(short)} answers ({len(rows) - len(short)} over {params.sft.max_tokens} tokens), loss {trainer.state.log_history[0]['loss']:.3f} first")
+    out = f"{len(rows) - len(short)} over {params.sft.max_tokens} tokens, {len(short) - used} that the processes cannot share"
+    print(f"sft: {used} answers ({out}), loss {trainer.state.log_history[0]['loss']:.3f} first")

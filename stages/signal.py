@@ -75,7 +75,7 @@ def probability(row: dict, name: str, params: Any) -> float | None:
     """P(chosen is better) as the signal states it; None for a signal whose rewards are no log-odds."""
     if name == "longer" or (name == "implicit" and params.implicit.form != "ratio"):
         return None
-    if name in ("preference_model", "judge") and params.pairwise.ranking == "all_pairs":
+    if name in ("preference_model", "judge", "self_judge") and params.pairwise.ranking == "all_pairs":
         return row["reward"][0]
     return 1 / (1 + math.exp(-max(-500.0, row["reward"][0] - row["reward"][1])))
 

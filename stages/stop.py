@@ -5,7 +5,8 @@ Writes  verdict (a metrics file): stop, and the reason; the same bytes until a r
 Params  stop.max_kl (nats per answer), max_tokens, min_finished, max_repetition, min_distinct_2; null for no such rule
 Source  over-optimisation shows in KL, length and repetition before it shows in the reward: Gao et al. 2023, arXiv 2210.10760
 
-After a stop `batch` deals no prompts, so the iteration samples and trains nothing and its policy is a copy; the copy is still evaluated.
+After a stop `batch` deals no prompts, so the iteration samples and trains nothing and its policy is a copy of the one that broke the rule, which breaks it
+again before the next iteration; the copy is still evaluated.
 """
 
 import json
@@ -17,17 +18,9 @@ import pyarrow.parquet as pq
 from stages import monitors
 
 
-def reason(seen: dict[str, float], most: dict[str, float | None], least: dict[str, float | None]) -> str:
-    """The rules that are broken, in words; empty where none is."""
-    over = [f"{name} {seen[name]} is over stop.max_{name} = {bound}" for name, bound in most.items() if bound is not None and seen[name] > bound]
-    under = [f"{name} {seen[name]} is under stop.min_{name} = {bound}" for name, bound in least.items() if bound is not None and seen[name] < bound]
-    return "; ".join(over + under)
-
-
 def main(params: Any, measures: Path, iteration: str, *, verdict: Path) -> None:
     answers = [row for row in pq.read_table(measures).to_pylist() if row["split"] == "validation"]
     seen = monitors.numbers(answers)
-    most = {"kl": params.stop.max_kl, "tokens": params.stop.max_tokens, "repetition": params.stop.max_repetition}
-    why = reason(seen, most, {"finished": params.stop.min_finished, "distinct_2": params.stop.min_distinct_2})
+    why = "; ".join(monitors.broken(seen, params.stop))
     verdict.write_text(json.dumps({"stop": bool(why), "reason": why}, indent=2) + "\n")
     print(f"stop {iteration}: {f'yes, {why}' if why else 'no'}; {seen}")

@@ -8,13 +8,15 @@ import csv
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-EXPLODED = 1e4
-"""A gradient norm, before clipping, from which on a run is lost: the quickstart's lie between 4 and 16."""
+EXPLODED = 1e3
+"""How many times its first step's a gradient norm, before clipping, may be. The first may be any number: the quickstart's lie between 4 and 16, SPPO's at a
+small beta over 1e4."""
 
 
 def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
@@ -50,7 +52,6 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
         "deepspeed": deepspeed(runtime, gpu) if runtime.deepspeed else None,
         "save_strategy": "steps" if os.environ.get("STAGE_SCRATCH") and runtime.checkpoint_steps else "no",
         "save_steps": runtime.checkpoint_steps or 1,
-        "save_total_limit": 1,
         "report_to": "none",
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # or a NaN would be logged as the mean so far
@@ -108,7 +109,7 @@ def steps_done(checkpoint: Path) -> int:
 def train(trainer: Any, rows_of: Callable[[int], list[str]] | None = None) -> None:
     """Train to the end, from this run's own last whole checkpoint if there is one; `rows_of(step)` names the rows of a step.
 
-    Raises ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over EXPLODED.
+    Raises ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over EXPLODED times the first.
     """
     from transformers import ProgressCallback
 
@@ -139,22 +140,32 @@ def callbacks(rows_of: Callable[[int], list[str]] | None) -> list[Any]:
                 torch.distributed.barrier()  # every process has written its part
             if state.is_world_process_zero and folder.exists():
                 sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
-                (folder / "complete.json").write_text(json.dumps(sizes))
+                (folder / "complete.part").write_text(json.dumps(sizes))
+                os.replace(folder / "complete.part", folder / "complete.json")
+                for old in folder.parent.glob("checkpoint-*"):  # only now: at no moment is there none that is whole
+                    if old.name not in (folder.name, f"checkpoint-{state.best_global_step}"):
+                        shutil.rmtree(old, ignore_errors=True)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= state.max_steps and not args.load_best_model_at_end:
+                control.should_save = False  # transformers saves at the end too, optimiser and all, of what `save` is about to write
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            check_numbers(state.global_step, logs or {}, rows_of)
+            first = next((step["grad_norm"] for step in state.log_history if "grad_norm" in step), 1.0)
+            check_numbers(state.global_step, logs or {}, first, rows_of)
 
     return [Bar(), Watch()]
 
 
-def check_numbers(step: int, logs: dict[str, Any], rows_of: Callable[[int], list[str]] | None) -> None:
-    """Raise ValueError for a loss or gradient norm that no training comes back from."""
+def check_numbers(step: int, logs: dict[str, Any], first: float, rows_of: Callable[[int], list[str]] | None) -> None:
+    """Raise ValueError for a loss or gradient norm that no training comes back from; `first` is the norm of the first step."""
     for name in ("loss", "grad_norm"):
         value = logs.get(name)
-        if value is not None and (not math.isfinite(value) or (name == "grad_norm" and value > EXPLODED)):
+        if value is not None and (not math.isfinite(value) or (name == "grad_norm" and value > EXPLODED * max(first, 1.0))):
             ids = rows_of(step) if rows_of else []
             rows = f" on rows {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}" if ids else ""
-            raise ValueError(f"step {step}: {name} is {value:g}{rows}; lower the learning rate, raise warmup_share, or look at these rows")
+            since = f", {first:g} at the first step" if math.isfinite(value) else ""
+            raise ValueError(f"step {step}: {name} is {value:g}{since}{rows}; lower the learning rate, raise warmup_share, or look at these rows")
 
 
 def write_curve(trainer: Any, path: Path) -> None:

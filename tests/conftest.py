@@ -13,6 +13,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
+LONGEST = ["test_policy", "test_invalidation", "test_smoke", "test_sharing", "test_chaos"]
+"""Begun first, and while the smoke profile runs for the one another is at work; else the last minutes of a run are one worker's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def copy_tree(tmp_path: Path) -> Path:
     """The working tree's tracked and new files as a fresh git and DVC repository."""
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode().split("\0")
@@ -68,6 +76,11 @@ def runtime():
         threads=2, forward_batch_tokens=256, micro_batch_rows=2, processes=1, deepspeed=0, gradient_checkpointing=False, checkpoint_steps=0,
         engine_sequences=16, engine_memory_share=0.5, engine_cpu_cache_gib=1, tensor_parallel=1,
     )  # fmt: skip
+
+
+def distance(one: dict, two: dict) -> float:
+    """Between two models' weights, each a dict of tensors."""
+    return sum(float((one[k] - two[k]).norm()) ** 2 for k in one) ** 0.5
 
 
 def pairs(number: int) -> list[dict]:

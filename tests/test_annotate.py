@@ -69,6 +69,16 @@ def test_answers_come_back_by_id_and_in_any_order(asked, tmp_path):
     assert answered(tmp_path, rows, [lines[1] | {"choice": "B"}, lines[0] | {"choice": "skip"}]) == ["skip", "B"]
 
 
+def test_labels_that_were_filled_in_where_the_questions_stand_are_not_written_over(asked, tmp_path):
+    rows, lines = asked
+    out = tmp_path / ".scratch/labels/pi0.jsonl"
+    out.write_text("".join(json.dumps(line) + "\n" for line in (lines[0] | {"choice": "A"}, lines[1])))
+    text = out.read_text()
+    with pytest.raises(ValueError, match=r"pi0.jsonl has 1 lines filled in, which are not written over: save it as .*pi0.jsonl when it is whole"):
+        annotate.of_people(rows, tmp_path / "pi0.jsonl")
+    assert out.read_text() == text
+
+
 def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [{"id": "pi0:p", "a": sample("p", 0, "one\u2028two"), "b": sample("p", 1, "three\x85four")}]

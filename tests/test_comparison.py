@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import comparison, pairwise
+from stages import comparison, judge, pairwise
 
 
 def candidates(*texts: str, prompt: str = "p") -> list[dict]:
@@ -90,3 +90,17 @@ def test_a_question_shows_the_whole_conversation_and_both_answers_in_their_order
     words = ["[CONTEXT]", "<turn> user\n one", "<turn> assistant\n two", "<turn> user\n three", "[RESPONSE A] first", "[RESPONSE B] second"]
     places = [message["content"].index(word) for word in words]
     assert places == sorted(places)
+
+
+def test_a_policys_answer_meets_pi0s_of_the_same_prompt_and_sample_in_both_orders():
+    mine, pi0 = candidates("longer", "same", "a", "unread"), candidates("short", "same", "bb", "x")
+    odds = {("longer", "short"): 0.9, ("short", "longer"): 0.3, ("a", "bb"): 0.5, ("bb", "a"): 0.9, ("unread", "x"): None, ("x", "unread"): 0.5}
+    # (0.9 + 1 - 0.3) / 2; the same text, which nobody is asked about; (0.5 + 1 - 0.9) / 2; one order without a verdict
+    assert judge.preferences(mine, pi0[::-1], table(odds)) == [pytest.approx(0.8), 0.5, pytest.approx(0.3), None]
+
+
+def test_a_judge_who_says_nothing_and_a_prompt_that_pi0_was_not_asked_are_errors():
+    with pytest.raises(ValueError, match="none of 1 verdicts could be read"):
+        judge.preferences(candidates("a"), candidates("b"), lambda questions: [None] * len(questions))
+    with pytest.raises(ValueError, match="pi_0 has no answer to prompt q"):
+        judge.preferences(candidates("a", prompt="q"), candidates("b"), by_length(0))

@@ -32,7 +32,7 @@ def another(tmp_path):
 
 
 def train(params, model, reference_model, path, out):
-    dpo.main(params, model, reference_model, path, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
+    dpo.main(params, model, model, reference_model, path, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
 
 
 def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash(tiny_model, another, history, runtime, tmp_path):
@@ -63,16 +63,19 @@ def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_dr
         dpo.fitting([long], 8)
     with pytest.raises(ValueError, match=r"no pair of 1 fits dpo\.max_tokens = 8"):
         dpo.fitting([long | {"prompt_ids": [1] * 7, "rejected_ids": [3] * 2}], 8)
-    assert dpo.account(5, 3, "abc", []) == {"rows_in": 5, "rows_out": 3, "drops": {"over_max_tokens": 2}, "steps": 0, "reference": "abc"}
+    drops = {"over_max_tokens": 1, "uneven": 1}
+    assert dpo.account(5, 4, 3, "abc", []) == {"rows_in": 5, "rows_out": 3, "drops": drops, "steps": 0, "reference": "abc"}
 
 
 @pytest.mark.parametrize(
-    ("logs", "told"), [({"loss": math.nan}, "loss is nan"), ({"grad_norm": math.inf}, "grad_norm is inf"), ({"grad_norm": 2e4}, "grad_norm is 20000")]
+    ("logs", "told"),
+    [({"loss": math.nan}, "loss is nan"), ({"grad_norm": math.inf}, "grad_norm is inf"), ({"grad_norm": 2e4}, "grad_norm is 20000, 12 at the first step")],
 )
 def test_a_lost_number_stops_with_step_rows_and_remedy(logs, told):
     with pytest.raises(ValueError, match=rf"step 7: {told} on rows a, b; lower the learning rate"):
-        training.check_numbers(7, logs, lambda step: ["a", "b"])
-    training.check_numbers(7, {"loss": 0.5, "grad_norm": 12.0}, None)
+        training.check_numbers(7, logs, 12.0, lambda step: ["a", "b"])
+    training.check_numbers(7, {"loss": 0.5, "grad_norm": 1e4}, 12.0, None)
+    training.check_numbers(1, {"loss": 25e4, "grad_norm": 2e5}, 2e5, None)  # as SPPO's at a beta of 0.001, from the start
 
 
 @pytest.mark.slow
@@ -85,6 +88,17 @@ def test_a_policy_with_a_broken_weight_stops_at_the_first_step(tiny_model, anoth
     with pytest.raises(ValueError, match=r"step 1: (loss|grad_norm) is nan on rows \d, \d, \d, \d; lower"):
         train(settings(runtime), another, tiny_model, history, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_policy_is_kept_after_half_of_its_steps_too_and_ends_as_it_would_without(tiny_model, history, runtime, tmp_path):
+    for half in (True, False):
+        train_dpo(tiny_model, history, runtime, tmp_path / str(half), half=half, epochs=3)
+    start, middle, end, alone = (weights(folder) for folder in (tiny_model, tmp_path / "True/half", tmp_path / "True", tmp_path / "False"))
+    assert all(torch.equal(end[k], alone[k]) for k in alone) and not (tmp_path / "False/half").exists()
+    way = lambda a, b: sum((a[k] - b[k]).norm() ** 2 for k in a) ** 0.5  # noqa: E731
+    assert 0 < way(start, middle) < way(start, end) and way(middle, end) > 0
+    assert {p.name for p in (tmp_path / "True/half").iterdir()} == {p.name for p in tiny_model.iterdir()}
 
 
 @pytest.mark.slow
@@ -116,6 +130,20 @@ def test_no_new_pairs_leave_the_policy_as_it_is(tiny_model, history, runtime, tm
     train(settings(runtime), tiny_model, tiny_model, history, tmp_path / "policy")
     assert {p.name: p.read_bytes() for p in (tmp_path / "policy").iterdir()} == {p.name: p.read_bytes() for p in tiny_model.iterdir()}
     assert json.loads((tmp_path / "policy.json").read_text())["rows_in"] == 0
+
+
+def test_a_stopped_run_keeps_the_policy_that_broke_the_rule_even_where_training_would_start_from_pi0(tiny_model, another, history, runtime, tmp_path):
+    pq.write_table(pq.read_table(history).slice(0, 0), history)
+    dpo.main(settings(runtime), tiny_model, another, tiny_model, history, policy=tmp_path / "p", curve=tmp_path / "c", metrics=tmp_path / "m")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == {p.name: p.read_bytes() for p in another.iterdir()}
+
+
+def test_no_new_pairs_leave_half_trained_policies_of_one_level(tiny_model, history, runtime, tmp_path):
+    pq.write_table(pq.read_table(history).slice(0, 0), history)
+    train(settings(runtime, half=True), tiny_model, tiny_model, history, tmp_path / "next")
+    train(settings(runtime, half=True), tmp_path / "next", tiny_model, history, tmp_path / "last")
+    assert sorted(p.name for p in (tmp_path / "last").iterdir()) == sorted([*(p.name for p in tiny_model.iterdir()), "half"])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "last/half").iterdir()} == {p.name: p.read_bytes() for p in tiny_model.iterdir()}
 
 
 def test_a_stopped_iteration_trains_on_no_earlier_pairs_either():
@@ -172,6 +200,6 @@ def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path
         killed = tmp_path / os.environ["STAGE_SCRATCH"]
         raise RuntimeError("as if killed")
     assert killed.is_dir()
+    assert "STAGE_SCRATCH" not in os.environ
     with scratch.folder("dpo", {"history": tmp_path / "input"}, layout, tmp_path / "out", ROOT):
         assert not killed.exists()
-    monkeypatch.delenv("STAGE_SCRATCH")

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages import bootstrap, evaluate, monitors, select, standings, stop
+from stages import bootstrap, evaluate, monitors, select, standings
 
 
 def test_wins_count_a_tie_half():
@@ -48,16 +48,40 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
     assert facts["gold_reward"] == pytest.approx(7.75) and facts["gold_reward_interval"] == [pytest.approx(5.5), 10]
 
 
+def test_the_judges_preference_is_a_mean_over_prompts_and_what_it_could_not_read_is_counted():
+    """One of two verdicts on the first prompt was read, 1; the second has 0.5 twice; the third none: (1 + 0.5) / 2."""
+    params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
+    rows = [{"id": name, "judge_preference": p} for name, p in (("a", 1.0), ("a", None), ("b", 0.5), ("b", 0.5), ("c", None))]
+    assert evaluate.judged(rows, params) == {"judge_win_rate": 0.75, "judge_win_rate_interval": [0.5, 1.0], "judge_unreadable": 2}
+    assert evaluate.judged([{"id": "a"}], params) == {}
+
+
+def rules(**changes):
+    """No rule of `stop` but these."""
+    none = dict.fromkeys(["max_kl", "max_tokens", "min_finished", "max_repetition", "min_distinct_2"])
+    return SimpleNamespace(**(none | changes))
+
+
+def selection(stop=None, **caps):
+    return SimpleNamespace(select=SimpleNamespace(**({"by": "proxy_reward", "max_kl": None, "max_tokens": None} | caps)), stop=stop or rules())
+
+
 def test_selection_takes_the_best_iterate_and_never_the_baselines():
     table = {name: {"validation": {"proxy_reward": v}} for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))}
-    assert select.choose(table, "proxy_reward", {}) == ("pi1", {"pi1": 1.0, "pi2": 1.0}, {})
+    assert select.choose(table, selection()) == ("pi1", {"pi1": 1.0, "pi2": 1.0}, {})
 
 
 def test_a_cap_rules_a_policy_out_by_name_and_pi0_is_left_where_it_rules_out_all():
     table = {name: {"validation": {"proxy_reward": v, "kl": kl, "tokens": 40.0}} for name, v, kl in (("pi0", 0.0, 0.0), ("pi1", 1.0, 2.0), ("pi2", 3.0, 9.0))}
-    best, values, out = select.choose(table, "proxy_reward", {"kl": 5.0, "tokens": None})
-    assert (best, values, out) == ("pi1", {"pi1": 1.0, "pi2": 3.0}, {"pi2": "kl 9.0 over 5.0"})
-    assert select.choose(table, "proxy_reward", {"tokens": 39.0})[0] == "pi0"
+    best, values, out = select.choose(table, selection(max_kl=5.0))
+    assert (best, values, out) == ("pi1", {"pi1": 1.0, "pi2": 3.0}, {"pi2": "kl 9.0 is over select.max_kl = 5.0"})
+    assert select.choose(table, selection(max_tokens=39.0))[0] == "pi0"
+
+
+def test_a_policy_that_broke_a_rule_of_stop_is_not_chosen():
+    table = {name: {"validation": {"proxy_reward": v, "finished": f}} for name, v, f in (("pi1", 1.0, 0.9), ("pi2", 3.0, 0.1))}
+    best, _, out = select.choose(table, selection(stop=rules(min_finished=0.5)))
+    assert (best, out) == ("pi1", {"pi2": "finished 0.1 is under stop.min_finished = 0.5"})
 
 
 def measured(text: str, tokens: int, reward: float, policy: float = -3.0, reference: float = -4.0, finished: bool = True) -> dict:
@@ -80,12 +104,12 @@ def test_answers_of_one_length_correlate_with_nothing_and_silence_has_no_phrases
 
 
 def test_a_stop_names_every_rule_that_is_broken_and_null_is_no_rule():
-    seen = {"kl": 12.0, "tokens": 40.0, "finished": 0.1}
-    assert (
-        stop.reason(seen, {"kl": 10.0, "tokens": None}, {"finished": 0.2})
-        == "kl 12.0 is over stop.max_kl = 10.0; finished 0.1 is under stop.min_finished = 0.2"
-    )
-    assert stop.reason(seen, {"kl": 12.0}, {"finished": None}) == ""
+    seen = {"kl": 12.0, "tokens": 40.0, "finished": 0.1, "repetition": 0.5, "distinct_2": 0.5}
+    told = "kl 12.0 is over stop.max_kl = 10.0; finished 0.1 is under stop.min_finished = 0.2"
+    assert "; ".join(monitors.broken(seen, rules(max_kl=10.0, min_finished=0.2))) == told
+    assert monitors.broken(seen, rules(max_kl=12.0)) == []
+    told = "tokens 40.0 is over stop.max_tokens = 39.0; repetition 0.5 is over stop.max_repetition = 0.4; distinct_2 0.5 is under stop.min_distinct_2 = 0.6"
+    assert "; ".join(monitors.broken(seen, rules(max_tokens=39.0, max_repetition=0.4, min_distinct_2=0.6))) == told
 
 
 def test_the_table_grows_by_a_row_that_tells_how_the_policy_was_made(tmp_path):

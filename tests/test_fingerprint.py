@@ -51,7 +51,7 @@ FORWARD = {f"scorers.{name}" for name in ("reward_model", "preference_model", "j
 
 def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
     assert changed(clone, "stages/sampling.py", ">> 1", ">> 2") == {"generate", "respond"}
-    assert changed(clone, "stages/forward.py", "yield batch", "yield list(batch)") == {"reference", "measure"} | FORWARD
+    assert changed(clone, "stages/forward.py", "yield batch", "yield list(batch)") == {"reference", "measure", "judge"} | FORWARD
 
 
 def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):

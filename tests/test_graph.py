@@ -89,6 +89,7 @@ def test_one_value_switches_the_ranker_and_asks_for_no_other(clone, scorer):
         ("rank.scorer=refreshed", {"annotate_start", "annotate@t0", "annotate@t1", "reward_refreshed@t0", "reward_refreshed@t1"}),
         ("rank.scorer=self_judge", {"score_self_judge@t0-0", "score_self_judge@t1-1", "rate_self_judge@heldout"}),
         ("offline.train=data/offline/mixed.parquet", {"prepare_offline", "filter_offline"}),
+        ("evaluate.reads=judged", {"judge@pi0", "judge@offline", "judge@pi1", "judge@pi2"}),
     ],
 )
 def test_what_is_done_on_demand_is_not_done_unasked(clone, setting, asked):
@@ -116,7 +117,7 @@ def test_an_iteration_can_start_from_pi0_and_refer_to_the_policy_before(clone):
     assert line in text
     (clone / "params.yaml").write_text(text.replace(line, line.replace("start: pi1, reference: pi0", "start: pi0, reference: pi1")))
     commands = {name_of(stage): str(stage.cmd) for stage in Repo(str(clone)).index.stages}
-    assert "--model models/pi0 --reference models/pi1 " in commands["dpo@t1"] and "--model models/pi1 " in commands["reference@t1"]
+    assert "--model models/pi0 --sampled models/pi1 --reference models/pi1 " in commands["dpo@t1"] and "--model models/pi1 " in commands["reference@t1"]
 
 
 def test_a_refreshed_reward_model_learns_from_the_samples_that_it_scores():

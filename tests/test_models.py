@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import dpo, forward, reward_model, sft, training
-from tests.conftest import pairs
+from stages import dpo, forward, reference, reward_model, sft, steps, training
+from tests.conftest import distance, pairs
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -45,7 +45,7 @@ def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runti
 
 LOSS = {
     "loss": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1, "label_smoothing": 0.0, "f_divergence": "reverse_kl", "f_alpha": 0.5, "ld_alpha": None,
-    "discopop_tau": 0.05, "simpo_gamma": 0.5, "lora_rank": 0, "lora_alpha": 16.0, "quantized": False,
+    "discopop_tau": 0.05, "simpo_gamma": 0.5, "lora_rank": 0, "lora_alpha": 16.0, "quantized": False, "half": False,
 }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def train_dpo(model, history, runtime, out, **changes):
     """The loss of each step; the model is its own reference."""
     params = settings(runtime, **changes)
-    dpo.main(params, model, model, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
+    dpo.main(params, model, model, model, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
     lines = out.with_suffix(".csv").read_text().splitlines()
     column = lines[0].split(",").index("loss")
     return [float(line.split(",")[column]) for line in lines[1:]]
@@ -98,8 +98,57 @@ def test_micro_batches_are_layout_and_not_science(tiny_model, history, runtime, 
         runtime.micro_batch_rows = rows
         losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), global_batch_rows=8, epochs=3)
     assert losses[1] == pytest.approx(losses[8], abs=1e-3) and len(losses[1]) == 3
-    one, eight = weights(tmp_path / "1"), weights(tmp_path / "8")
-    assert all(torch.allclose(one[k], eight[k], atol=2e-3) for k in one)
+    start, one, eight = weights(tiny_model), weights(tmp_path / "1"), weights(tmp_path / "8")
+    assert distance(one, eight) < 0.02 * distance(eight, start)
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_last_shorter_step_weigh_the_same_on_any_layout(tiny_model, history, runtime, tmp_path):
+    """Seven pairs in steps of four: the second step's three are one micro-batch, or two and one, or one each."""
+    pq.write_table(pq.read_table(history).slice(0, 7), history)
+    losses, ends = {}, {}
+    for rows in (4, 2, 1):
+        runtime.micro_batch_rows = rows
+        losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), learning_rate=1e-4, epochs=2)
+        ends[rows] = weights(tmp_path / str(rows))
+    assert len(losses[4]) == 4 and losses[4] == pytest.approx(losses[2], abs=1e-5) and losses[4] == pytest.approx(losses[1], abs=1e-5)
+    start = weights(tiny_model)
+    for rows in (2, 1):
+        assert distance(ends[rows], ends[4]) < 0.02 * distance(ends[4], start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [6, 8])
+def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, history, runtime, tmp_path, rows):
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM
+    from trl import SFTConfig, SFTTrainer
+
+    from stages import chat
+
+    tokenizer, params = chat.load_tokenizer(tiny_model), settings(runtime, epochs=3)
+    pq.write_table(table := pq.read_table(history).slice(0, rows), history)
+    sft.main(params, tiny_model, history, policy=tmp_path / "ours", curve=tmp_path / "c.csv")
+    tokens = [sft.tokenize(tokenizer, row) for row in table.to_pylist() if row["chosen_finished"]]
+    args = SFTConfig(**training.arguments(params.sft, params, len(tokens)))
+    network = AutoModelForCausalLM.from_pretrained(tiny_model, **training.model_options())
+    trainer = SFTTrainer(network, args=args, train_dataset=Dataset.from_list(tokens), processing_class=tokenizer)
+    trainer.train()
+    training.save(trainer, tokenizer, tmp_path / "its", "float32")
+    ours, its = weights(tmp_path / "ours"), weights(tmp_path / "its")
+    assert all(torch.equal(value, ours[name]) for name, value in its.items())
+
+
+@pytest.mark.parametrize(("rows", "processes", "kept"), [(7, 1, 7), (7, 2, 4), (8, 2, 8), (9, 4, 8)])
+def test_several_processes_leave_out_the_rows_that_they_cannot_share(runtime, rows, processes, kept):
+    runtime.processes = processes
+    assert steps.shared(rows, settings(runtime).dpo, runtime) == kept
+
+
+def test_rows_that_do_not_fill_a_micro_batch_on_each_process_are_refused(runtime):
+    runtime.processes = 4
+    with pytest.raises(ValueError, match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; lower it, or runtime.micro_batch_rows = 2"):
+        steps.shared(7, settings(runtime).dpo, runtime)
 
 
 @pytest.mark.slow
@@ -129,13 +178,18 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(tiny_model, history, runtime, tmp_path):
+@pytest.mark.parametrize(("dtype", "share", "within"), [("float32", 1.0, 1e-4), ("bfloat16", 0.5, 1e-3)])
+def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(tiny_model, history, runtime, tmp_path, dtype, share, within):
+    """In bfloat16 half of them, since padding moves the others; with bfloat16 weights none would be."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
 
     from stages import chat
 
+    params = settings(runtime)
+    params.dtype = dtype
+    reference.main(params, tiny_model, history.with_name("pairs.parquet"), reference=history)
     tokenizer, known = chat.load_tokenizer(tiny_model), pq.read_table(history).to_pylist()
     rows = [{k: v for k, v in dpo.tokenize(tokenizer, row).items() if k.endswith("_ids")} for row in known]
 
@@ -143,7 +197,6 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
-    params = settings(runtime)
     args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), precompute_ref_log_probs=True)
     data = Dataset.from_list(rows)
     data.save_to_disk(tmp_path / "rows")  # TRL keeps what it computes beside the data
@@ -151,7 +204,8 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
         AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.load_from_disk(tmp_path / "rows"), processing_class=tokenizer
     )
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
-        assert list(trainer.train_dataset[name]) == pytest.approx([row[name] for row in known], abs=1e-4)
+        apart = [abs(theirs - row[name]) for theirs, row in zip(trainer.train_dataset[name], known, strict=True)]
+        assert sum(each <= within for each in apart) >= share * len(known), apart
 
 
 @pytest.mark.slow
@@ -171,6 +225,23 @@ def test_sft_and_reward_model_move_every_weight(tiny_model, history, runtime, tm
     reward_model.main(params, tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
     trained = weights(tmp_path / "reward")
     assert "score.weight" in trained and not torch.equal(trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
+
+
+@pytest.mark.slow
+def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(tiny_model, history, runtime, tmp_path, monkeypatch, capsys):
+    params, runtime.checkpoint_steps = settings(runtime, epochs=3), 1
+    trainings = {
+        "sft": lambda out: sft.main(params, tiny_model, history, policy=out, curve=tmp_path / "c.csv"),
+        "reward": lambda out: reward_model.main(params, tiny_model, history, 0, reward=out, curve=tmp_path / "c.csv"),
+    }
+    for name, train in trainings.items():
+        monkeypatch.setenv("STAGE_SCRATCH", str(tmp_path / "scratch" / name))
+        for time in ("whole", "again"):
+            train(tmp_path / f"{name}-{time}")
+            assert [p.name for p in (tmp_path / "scratch" / name).glob("checkpoint-*")] == ["checkpoint-5"]  # none is written at the last step, the sixth
+        assert "going on after step 5" in capsys.readouterr().out
+        ends = [(tmp_path / f"{name}-{time}/model.safetensors").read_bytes() for time in ("whole", "again")]
+        assert ends[0] == ends[1]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import base, dpo, forward, objectives
+from stages import base, dpo, forward, objectives, steps
 from tests.test_models import LOSS, settings, train_dpo
 
 
@@ -21,28 +21,35 @@ def pair(name: str, prompt: int = 1, chosen: int = 1, rejected: int = 1) -> obje
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=50), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_holds_every_pair_once_and_the_sort_moves_none_to_another_step(lengths, batch, epoch):
-    drawn = objectives.order([0] * len(lengths), batch, 1, epoch)
-    ordered = objectives.order(lengths, batch, 1, epoch)
+    drawn = steps.order([0] * len(lengths), len(lengths), batch, 1, epoch)
+    ordered = steps.order(lengths, len(lengths), batch, 1, epoch)
     assert sorted(ordered) == list(range(len(lengths)))
     for k in range(0, len(lengths), batch):
         step = ordered[k : k + batch]
         assert sorted(step) == sorted(drawn[k : k + batch]) and [lengths[i] for i in step] == sorted((lengths[i] for i in step), reverse=True)
 
 
+@given(st.integers(1, 60), st.integers(1, 3), st.integers(1, 4), st.integers(2, 4), st.integers(0, 3))
+def test_processes_leave_out_the_end_of_the_shuffle_and_share_the_steps_that_are_whole(rows, micro, gathered, processes, epoch):
+    kept, batch = steps.even(rows, micro, processes), micro * gathered * processes
+    alone, together = steps.order([0] * rows, rows, batch, 1, epoch), steps.order([0] * rows, kept, batch, 1, epoch)
+    assert together == alone[:kept] and rows - kept < micro * processes and kept % (micro * processes) == 0
+
+
 def test_the_rows_of_a_step_are_named_over_epochs():
     pairs = [pair(str(i)) for i in range(5)]
-    ids = objectives.rows_of(SimpleNamespace(loss=["sigmoid"], global_batch_rows=2), pairs, 1)
+    ids = objectives.rows_of(SimpleNamespace(loss=["sigmoid"], global_batch_rows=2), pairs, 5, 1)
     assert [len(ids(step)) for step in range(1, 7)] == [2, 2, 1, 2, 2, 1]
     assert sorted(i for step in (1, 2, 3) for i in ids(step)) == sorted(i for step in (4, 5, 6) for i in ids(step)) == list("01234")
     assert [ids(step) for step in (1, 2, 3)] != [ids(step) for step in (4, 5, 6)]
-    ktos = objectives.rows_of(SimpleNamespace(loss=["kto"], global_batch_rows=2), pairs, 1)
+    ktos = objectives.rows_of(SimpleNamespace(loss=["kto"], global_batch_rows=2), pairs, 5, 1)
     assert [ktos(step) for step in (1, 2, 3)] == [ktos(step) for step in (4, 5, 6)] == [ids(step) for step in (1, 2, 3)]
 
 
 @given(st.integers(2, 20), st.integers(2, 6))
 def test_kto_sees_both_sides_once_and_measures_its_baseline_on_other_prompts(number, batch):
     pairs = [pair(str(i)) | {"prompt_ids": [i], "chosen_ids": [i, 0], "rejected_ids": [i, 1]} for i in range(number)]
-    rows = objectives.unpaired(pairs, batch, 1)
+    rows = objectives.unpaired(pairs, number, batch, 1)
     assert sorted(row["completion_ids"] for row in rows) == sorted(ids for p in pairs for ids in (p["chosen_ids"], p["rejected_ids"]))
     full = rows[: 2 * batch * (number // batch)]  # a last batch of one pair has no other prompt
     assert all(row["KL_completion_ids"][0] != row["prompt_ids"][0] for row in full)
@@ -72,9 +79,8 @@ def other(tmp_path_factory):
 
 def first_loss(policy, reference, history, runtime, out, **changes) -> float:
     """The loss of the first step, at a rate so small that nothing moves."""
-    dpo.main(
-        settings(runtime, learning_rate=1e-12, **changes), policy, reference, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".m")
-    )
+    params = settings(runtime, learning_rate=1e-12, **changes)
+    dpo.main(params, policy, policy, reference, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".m"))
     lines = [line.split(",") for line in out.with_suffix(".csv").read_text().splitlines()]
     return float(lines[1][lines[0].index("loss")])
 
@@ -85,7 +91,8 @@ def first_batch(policy, history, runtime) -> list[dict[str, float]]:
     tokens = forward.sides(policy, rows)
     logs = forward.logprobs(policy, tokens, "float32", runtime)
     lengths = [len(completion) for _, completion in tokens]
-    n, names = len(rows), objectives.order([max(len(tokens[i][1]), len(tokens[i + len(rows)][1])) for i in range(len(rows))], 4, 1, 0)[:4]
+    n = len(rows)
+    names = steps.order([max(len(tokens[i][1]), len(tokens[i + len(rows)][1])) for i in range(len(rows))], n, 4, 1, 0)[:4]
     known = [
         {"w": logs[i], "l": logs[i + n], "nw": lengths[i], "nl": lengths[i + n], "rw": rows[i]["ref_chosen_logps"], "rl": rows[i]["ref_rejected_logps"]}
         for i in names
@@ -155,7 +162,7 @@ def test_orpo_is_the_nll_of_prompt_and_answer_and_the_log_odds_ratio(tiny_model,
     """Its log-probabilities are means over the answer's tokens, its NLL one over all tokens but the first of the batch's chosen sides."""
     runtime.micro_batch_rows = 4
     batch, rows = first_batch(other, history, runtime), forward.sides(other, pq.read_table(history).to_pylist())
-    names = objectives.order([max(len(rows[i][1]), len(rows[i + 8][1])) for i in range(8)], 4, 1, 0)[:4]
+    names = steps.order([max(len(rows[i][1]), len(rows[i + 8][1])) for i in range(8)], 8, 4, 1, 0)[:4]
     whole = [(rows[i][0][:1], rows[i][0][1:] + rows[i][1]) for i in names]
     nll = -sum(forward.logprobs(other, whole, "float32", runtime)) / sum(len(tokens) for _, tokens in whole)
     ratio = fmean(log_sigmoid(log_odds(r["w"] / r["nw"]) - log_odds(r["l"] / r["nl"])) for r in batch)

@@ -58,6 +58,7 @@ def tree(profile: str = "quickstart") -> dict:
         ("pairwise.ranking", "league", "pairwise.ranking = 'league'"),
         ("reward_model.evaluations", -1, "reward_model.evaluations = -1"),
         ("runtime.processes", 0, "runtime.processes = 0"),
+        ("runtime.deepspeed", 3, "deepspeed = 3 shares a model among processes, and processes = 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
@@ -80,6 +81,11 @@ def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
         ({"loss": ["simpo"], "loss_weights": [2.0]}, "loss simpo has a trainer of its own"),
         ({"loss": ["simpo"], "ld_alpha": 0.5}, "ld_alpha = 0.5 is ignored by the loss ['simpo']"),
         ({"loss": ["sppo_hard"], "f_divergence": "js_divergence"}, "f_divergence = js_divergence is not defined for sppo_hard"),
+        ({"loss": ["sppo_hard", "sft"], "loss_weights": [1.0, 0.1], "f_divergence": "js_divergence"}, "js_divergence is not defined for sppo_hard"),
+        ({"f_divergence": "alpha_divergence", "f_alpha": 1.0}, "f_alpha = 1.0 makes alpha_divergence the reverse KL"),
+        ({"f_divergence": "alpha_divergence", "f_alpha": float("nan")}, "dpo.f_alpha = nan"),
+        ({"beta": float("inf")}, "dpo.beta = inf"),
+        ({"half": True, "lora_rank": 8}, "half keeps whole weights, and lora_rank = 8 trains adapters; set half = false or lora_rank = 0"),
         ({"loss": ["sigmoid", "sigmoid"], "loss_weights": [1.0, 1.0]}, "each loss once"),
     ],
 )
@@ -109,7 +115,8 @@ def test_options_of_a_loss_that_go_together_are_taken(changes):
     [
         ("start", "pi2", "iterations[1].start = 'pi2' must be pi0 or pi1"),
         ("reference", "offline", "iterations[1].reference = 'offline' must be pi0 or pi1"),
-        ("rival", "pi1", "iterations[1].rival = 'pi1' must be one of ['base', 'pi0']"),
+        ("rival", "pi1", "iterations[1].rival = 'pi1' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']"),
+        ("rival", "pi1/half", "iterations[1].rival = 'pi1/half' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']"),
         ("makes", "pi3", "iterations[1] must be {id: t1, samples: pi1, makes: pi2, ...}"),
     ],
 )
@@ -117,6 +124,56 @@ def test_an_iteration_starts_from_and_refers_to_policies_that_are_there(field, v
     params = tree()
     params["iterations"][1][field] = value
     with pytest.raises(ParamsError, match=re.escape(told)):
+        check(params, "params.yaml")
+
+
+def test_a_policy_that_judges_itself_asks_no_served_judge():
+    params = tree()
+    params["rank"]["scorer"], params["judge"]["served"] = "self_judge", "judge-8b"
+    with pytest.raises(ParamsError, match=re.escape("judge.served = 'judge-8b' another model; set it to null")):
+        check(params, "params.yaml")
+
+
+def test_the_simulated_annotator_labels_no_prompts_but_the_quickstarts():
+    told = "rank.scorer = refreshed with annotate.by = simulated, and evaluate.gold = none: the simulated annotator knows the quickstart's prompts only"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        compose("paper", ["rank.scorer=refreshed"])
+    assert "by: people" in compose("paper", ["rank.scorer=refreshed", "annotate.by=people"])
+
+
+def test_a_policy_is_selected_by_the_judge_only_where_the_judge_is_asked():
+    params = tree()
+    params["select"]["by"] = "judge_win_rate"
+    with pytest.raises(ParamsError, match=re.escape("select.by = judge_win_rate, and evaluate.reads = measures: no judge is asked")):
+        check(params, "params.yaml")
+    params["evaluate"]["reads"] = "judged"
+    check(params, "params.yaml")
+
+
+def test_the_best_and_the_worst_of_n_do_not_overlap():
+    params = tree()
+    params["rank"] |= {"pairing": "top_bottom", "top_k": 5}
+    with pytest.raises(ParamsError, match=re.escape("rank.top_k = 5 best and as many worst are more than generate.n = 8")):
+        check(params, "params.yaml")
+    params["rank"]["top_k"] = 4
+    check(params, "params.yaml")
+
+
+@pytest.mark.parametrize("section", ["stop", "select"])
+def test_a_rule_on_the_kl_needs_answers_at_temperature_1(section):
+    params = tree()
+    params["respond"]["temperature"], params[section]["max_kl"] = 0.7, 10.0
+    with pytest.raises(ParamsError, match=re.escape(f"respond.temperature = 0.7 and {section}.max_kl = 10.0: only answers at temperature 1")):
+        check(params, "params.yaml")
+
+
+def test_a_half_trained_policy_is_a_rival_where_it_is_kept():
+    params = tree()
+    params["iterations"][1]["rival"] = "pi1/half"
+    params["dpo"]["half"] = True
+    check(params, "params.yaml")
+    params["iterations"][1]["rival"] = "pi2/half"
+    with pytest.raises(ParamsError, match=re.escape("iterations[1].rival = 'pi2/half' must be one of")):
         check(params, "params.yaml")
 
 

@@ -51,7 +51,7 @@ def test_equal_texts_are_dropped_even_where_their_rewards_differ():
 
 def test_equal_rewards_are_dropped_by_name_and_leaving_nothing_is_an_error():
     groups = rank.by_prompt([candidate(0, 1.0), candidate(1, 1.0)], n=2)
-    with pytest.raises(ValueError, match=r"1 prompts, no pair.*'below_margin': 1.*are all rewards equal"):
+    with pytest.raises(ValueError, match=r"1 prompts, no pair.*'tie': 1.*are all rewards equal"):
         rank.rank(groups, "t0", RULES)
 
 
@@ -106,6 +106,24 @@ def test_each_strategy_pairs_as_its_name_says():
     assert samples(group, pairing="top_bottom", top_k=2) == [(1, 0), (3, 2)]
 
 
+def test_a_pair_that_is_dropped_is_counted_under_what_is_wrong_with_it():
+    group = [candidate(0, 2.0, "same"), candidate(1, 2.0, "same "), candidate(2, 2.0, "other"), candidate(3, 1.7)]
+    drops = samples(group, pairing="all_pairs", min_margin=0.5)
+    assert drops == ["identical_texts", "tie", "below_margin", "tie", "below_margin", "below_margin"]
+
+
+def test_the_best_that_may_be_chosen_meets_only_answers_below_it():
+    group = [candidate(0, 4.0, finished=False), candidate(1, 3.0), candidate(2, 2.0)]
+    for pairing in ("best_worst", "best_second", "best_random", "top_bottom"):
+        assert {tuple(samples(group, draw, pairing=pairing, truncated="rejected_only")) for draw in range(3)} == {((1, 2),)}, pairing
+        assert samples(group[:2], pairing=pairing, truncated="rejected_only") == ["truncated_winner"], pairing
+
+
+def test_the_top_and_the_bottom_never_overlap():
+    group = [candidate(k, float(k)) for k in range(4)]
+    assert samples(group, pairing="top_bottom", top_k=3) == [(3, 0), (2, 1)]
+
+
 def test_a_better_answer_that_was_cut_off_is_a_named_drop_where_it_may_only_be_rejected():
     group = [candidate(0, 1.0), candidate(1, 4.0, finished=False), candidate(2, 2.0)]
     assert samples(group, pairing="all_pairs", truncated="rejected_only") == ["truncated_winner", "truncated_winner", (2, 0)]
@@ -139,7 +157,8 @@ def test_the_account_counts_the_pairs_that_were_looked_at(tmp_path):
     rank.main(params, [tmp_path / "s.parquet"], "t0", pairs=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
     facts = json.loads((tmp_path / "m.json").read_text())
     # rewards 0, 1, 2, 0: of 6 pairs one ties
-    assert (facts["prompts"], facts["rows_in"], facts["rows_out"], facts["drops"]["below_margin"]) == (2, 12, 10, 2)
+    assert (facts["prompts"], facts["rows_in"], facts["rows_out"], facts["drops"]["tie"]) == (2, 12, 10, 2)
+    assert facts["left_out"] == {"unscored": 0, "empty": 0, "truncated": 0}
     assert pq.read_table(tmp_path / "p.parquet").num_rows == 10
 
 
@@ -164,3 +183,9 @@ def test_the_histogram_counts_every_pair_in_ten_steps_of_its_margin():
         rank.by_prompt([candidate(k, r, prompt=p) for p, m in (("a", 1.0), ("b", 2.0), ("c", 11.0)) for k, r in enumerate((m, 0.0))], 2), "t0", RULES
     )
     assert rank.audit(rows)["margin_histogram"] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_candidates_that_may_stand_in_no_pair_are_counted_by_the_first_reason():
+    rows = [candidate(0, None, " "), candidate(1, 1.0, " ", finished=False), candidate(2, 1.0, finished=False), candidate(3, 0.0)]
+    assert [rank.left_out(row, "drop") for row in rows] == ["unscored", "empty", "truncated", ""]
+    assert [rank.left_out(row, "rejected_only") for row in rows] == ["unscored", "empty", "", ""]

@@ -1,6 +1,7 @@
 """Prompts, batches, history: rows in are rows out and drops by name, joined by id."""
 
 import json
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -104,3 +105,10 @@ def test_the_offline_pairs_do_not_depend_on_the_order_of_the_file():
     rows = [{"id": str(i)} for i in range(20)]
     assert offline.choose(rows, 5) == offline.choose(rows[::-1], 5)
     assert len(offline.choose(rows, None)) == 20
+
+
+def test_fewer_raw_pairs_than_the_baseline_was_promised_are_an_error(tmp_path):
+    pl.DataFrame({"id": list("abcde")}).write_parquet(tmp_path / "train.parquet")
+    params = SimpleNamespace(offline=SimpleNamespace(pairs=6))
+    with pytest.raises(ValueError, match=r"offline.pairs = 6, and \S+train.parquet has 5; lower it, set null for all"):
+        offline.main(params, tmp_path / "train.parquet", pairs=tmp_path / "pairs.parquet")

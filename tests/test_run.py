@@ -112,10 +112,13 @@ def test_a_second_writer_of_an_output_is_refused(scratch):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_outlives_a_killed_parent_and_the_next_run_is_whole(scratch, sign):
+@pytest.mark.parametrize("shell", [[], ["sh", "-c"]], ids=["a shell that gave way", "a shell that stays"])
+def test_nothing_outlives_a_killed_parent_and_the_next_run_is_whole(scratch, sign, shell):
     """The parent stands for dvc; the stage has started a child in a session of its own, as an engine's workers may be."""
     (scratch / "source").write_text("subprocess.Popen(['sleep', '4711'], start_new_session=True); time.sleep(60)")
-    program = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'stages.run', *{PROBE!r}])"
+    words = [sys.executable, "-m", "stages.run", *PROBE]
+    command = [*shell, f"{' '.join(words)}; true"] if shell else words  # `; true`: no shell gives way to the first of two
+    program = f"import subprocess; subprocess.run({command!r})"
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=scratch)
     wait_for(lambda: processes(scratch, "sleep 4711"))
     os.kill(parent.pid, sign)

@@ -17,8 +17,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import chat, comparison, contest, forward, pairwise, preference_model, reward_model
-from stages.scorers import implicit, judge
+from stages import chat, comparison, contest, forward, judge, pairwise, preference_model, reward_model
+from stages.scorers import implicit
+from stages.scorers import judge as judge_scorer
 from stages.scorers import preference_model as preference_scorer
 from stages.scorers import reward_model as reward_scorer
 
@@ -313,7 +314,10 @@ def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model,
     limit = sorted(longest)[20]
     rewarded(tiny_model, runtime, tmp_path, max_tokens=limit)
     kept = sum(n <= limit for n in longest)
-    assert 0 < kept < 40 and f"reward_model: {kept} pairs, 0 to validate ({40 - kept} over {limit} tokens)" in capsys.readouterr().out
+    assert (
+        0 < kept < 40
+        and f"reward_model: {kept} pairs, 0 to validate ({40 - kept} over {limit} tokens, 0 that the processes cannot share)" in capsys.readouterr().out
+    )
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +354,7 @@ def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_rea
     for served in (None, "tiny"):
         runtime.judge_url, runtime.judge_connections = endpoint, 4
         params = {"judge": SimpleNamespace(served=served, top_logprobs=20)}
-        found[served] = scored(judge.main, tmp_path, tiny_model, template, params=params, runtime=runtime)
+        found[served] = scored(judge_scorer.main, tmp_path, tiny_model, template, params=params, runtime=runtime)
     here, there = ([row["reward"] for row in found[served] if row["reward"] is not None] for served in (None, "tiny"))
     assert len(here) == len(candidates()) and len(there) <= len(here)  # a random model seldom has a letter among its likeliest 20 tokens
     assert all(row["unreadable"] == 1 for row in found["tiny"] if row["reward"] is None and row["sample"])

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import sh
+from tests.conftest import distance, sh
 
 pytestmark = pytest.mark.slow
 SIGNALS = ["reward model", "preference model", "judge", "ensemble", "implicit", "bag of words", "longer"]
@@ -192,14 +192,14 @@ def test_deepspeed_trains_on_two_processes(smoke):
     """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to the one of a single process."""
     from safetensors.torch import load_file
 
-    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=2", smoke).returncode == 0
+    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1", smoke).returncode == 0
     assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
-    words = "--model models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    words = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
     done = sh(f"python -m stages.run dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json", smoke)
     sh("python -m stages.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = load_file(smoke / "models/pi1/model.safetensors"), load_file(smoke / ".scratch/two/model.safetensors")
-    assert one.keys() == two.keys() and all((one[k] - two[k]).abs().max() < 1e-3 for k in one)
+    start, one, two = (load_file(smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two"))
+    assert one.keys() == two.keys() and 0 < distance(one, two) < 0.02 * distance(one, start)
 
 
 def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(smoke):

@@ -38,7 +38,7 @@ def timed(trainer: Any) -> tuple[list[float], float]:
 
 def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> tuple[list[float], float]:
     arguments = training.arguments(params.dpo, params, len(pairs))
-    return timed(objectives.trainer(params.dpo, arguments, dpo.load(model, params.dpo, params.dtype), pairs, tokenizer, None, None))
+    return timed(objectives.trainer(params.dpo, arguments, dpo.load(model, params.dtype, False), pairs, len(pairs), tokenizer, None, None))
 
 
 def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpointing: bool) -> tuple[list[float], float]:
@@ -53,7 +53,7 @@ def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpoint
     rows = Dataset.from_list([{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs])
     arguments: Any = training.arguments(params.dpo, params, len(pairs)) | {"gradient_checkpointing": checkpointing}
     settings = DPOConfig(**arguments, beta=params.dpo.beta)
-    return timed(Plain(dpo.load(model, params.dpo, params.dtype), args=settings, train_dataset=rows, processing_class=tokenizer))
+    return timed(Plain(dpo.load(model, params.dtype, False), args=settings, train_dataset=rows, processing_class=tokenizer))
 
 
 def main() -> None:

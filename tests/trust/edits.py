@@ -122,6 +122,7 @@ EDITS: dict[str, Edit] = {
         lambda r: (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n') and None, ["reward_bench"]
     ),
     "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*"]),
+    "`evaluate.reads` to judged answers": Edit(param("evaluate.reads", "judged"), ["judge@*", "evaluate@*"]),
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
     "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
@@ -130,7 +131,7 @@ EDITS: dict[str, Edit] = {
     "the last iteration's `start`": Edit(sub("params.yaml", T1, T1.replace("start: pi1", "start: pi0")), ["dpo@t1"]),
     "the last iteration's `reference` (stepwise DPO)": Edit(sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]),
     "`offline.train` to a set of its own": Edit(param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]),
-    "`stop.max_kl`": Edit(param("stop.max_kl", "50.0"), ["stop@*"]),
+    "`stop.max_kl`": Edit(param("stop.max_kl", "50.0"), ["stop@*", "select"]),
     "`select.max_kl`": Edit(param("select.max_kl", "50.0"), ["select"]),
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
