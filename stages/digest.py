@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 
-def model(folder: Path) -> str:
-    """32 hex digits over the names and bytes of a model folder's own files (those of a folder inside it, such as a kept adapter, do not count)."""
+def model(folder: Path, quantized: bool = False) -> str:
+    """32 hex digits over the names and bytes of a model folder's own files (those of a folder inside it, such as a kept adapter, do not count).
+
+    In 4 bits it is another model: `-nf4` says so.
+    """
     digest = hashlib.sha256()
     for file in sorted(f for f in folder.iterdir() if f.is_file()):
         with file.open("rb") as stream:
             digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:32] + "-nf4" * quantized
 
 
 def pair(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, digest, lora, objectives, steps, training
+from stages import chat, digest, lora, objectives, quantized, steps, training
 
 DISTRIBUTED = True
 
@@ -29,9 +29,9 @@ HALF = "half"
 """Where in a policy's folder the half-trained one lies: loaders of the folder do not look there."""
 
 
-def check_reference(pairs: list[dict], reference: Path) -> str:
+def check_reference(pairs: list[dict], reference: Path, in_4_bits: bool) -> str:
     """The digest of the reference. Raises ValueError for a pair whose log-probabilities are by another model or of other texts."""
-    wanted = digest.model(reference)
+    wanted = digest.model(reference, in_4_bits)
     for row in pairs:
         if row["ref_model"] != wanted:
             raise ValueError(
@@ -70,11 +70,11 @@ def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pa
     return short
 
 
-def load(model: Path, dtype: str, quantized: bool) -> Any:
+def load(model: Path, dtype: str, in_4_bits: bool) -> Any:
     """A model in float32, or in 4 bits under an adapter."""
     from transformers import AutoModelForCausalLM
 
-    options = training.model_options() | (lora.quantized(dtype) if quantized else {})
+    options = training.model_options() | (quantized.options(dtype) if in_4_bits else {})
     return AutoModelForCausalLM.from_pretrained(model, **options)
 
 
@@ -108,7 +108,7 @@ def account(pairs: int, short: int, used: int, reference: str, log: list[dict]) 
 
 def main(params: Any, model: Path, sampled: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
     section, rows = params.dpo, pq.read_table(history).to_pylist()
-    of, tokenizer = check_reference(rows, reference), check_vocabulary(model, reference)
+    of, tokenizer = check_reference(rows, reference, section.quantized), check_vocabulary(model, reference)
     if not rows:
         for folder in (policy, policy / HALF) if section.half else (policy,):
             keep(sampled, folder)
@@ -118,7 +118,7 @@ def main(params: Any, model: Path, sampled: Path, reference: Path, history: Path
     objectives.check_layout(section, params.runtime)
     pairs = fitting([tokenize(tokenizer, row) for row in rows], section.max_tokens)
     used = steps.shared(len(pairs), section, params.runtime)
-    held = load(reference, params.dtype, False) if objectives.reads_reference_model(section) else None
+    held = load(reference, params.dtype, section.quantized) if objectives.reads_reference_model(section) else None
     arguments = training.arguments(section, params, used)
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
     trainer = objectives.trainer(section, arguments, load(model, params.dtype, section.quantized), pairs, used, tokenizer, held, adapter)

@@ -105,15 +105,18 @@ def over_batches(
     return values
 
 
-def load(model_class: Any, model: Path, dtype: str, runtime: Any) -> tuple[Any, Any]:
-    """A model in evaluation mode on the GPU if there is one, and its device. Raises ValueError where the folder lacks some of its weights."""
+def load(model_class: Any, model: Path, dtype: str, runtime: Any, **more: Any) -> tuple[Any, Any]:
+    """A model in evaluation mode on the GPU if there is one, and its device; `more` options of from_pretrained.
+
+    Raises ValueError where the folder lacks some of its weights.
+    """
     import torch
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "local_files_only": True, "output_loading_info": True}
-    network, found = model_class.from_pretrained(model, **options)
+    network, found = model_class.from_pretrained(model, **options, **more)
     if found["missing_keys"]:
         raise ValueError(f"{model}: has no weights for {sorted(found['missing_keys'])[0]}, so it is no {model_class.__name__[9:]}; name a model with that head")
     return network.eval().to(device), device
@@ -165,12 +168,14 @@ def rewards(model: Path, rows: list[Row], dtype: str, runtime: Any, groups: list
     return finite(over_batches(network, sequences, runtime, device, compute, "score", groups), f"{model}: reward")
 
 
-def logprobs(model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "log-probabilities", groups: list[str] | None = None) -> list[float]:
-    """log pi(a | x) of each row: the sum over the completion's tokens, in nats. Raises ValueError where one is not finite."""
+def logprobs(
+    model: Path, rows: list[Row], dtype: str, runtime: Any, what: str = "log-probabilities", groups: list[str] | None = None, **more: Any
+) -> list[float]:
+    """log pi(a | x) of each row: the sum over the completion's tokens, in nats; `more` as in `load`. Raises ValueError where one is not finite."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    network, device = load(AutoModelForCausalLM, model, dtype, runtime)
+    network, device = load(AutoModelForCausalLM, model, dtype, runtime, **more)
     sequences = [prompt + completion for prompt, completion in rows]
     check_rows(sequences, network, model)
 

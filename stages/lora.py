@@ -1,12 +1,11 @@
-"""Low-rank adapters: training a few weights beside frozen ones (LoRA), which may be kept in 4 bits (QLoRA), and merging what was learnt into the model.
+"""Low-rank adapters: training a few weights beside frozen ones, and merging what was learnt into the model.
 
-Source  Hu et al. 2022, arXiv 2106.09685; Dettmers et al. 2023, arXiv 2305.14314
+Source  Hu et al. 2022, arXiv 2106.09685
 
 An adapter is kept as peft keeps it, in safetensors; its config names the digest of the model that it was trained on, and it is merged into no other.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ def config(rank: int, alpha: float) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # pyright: ignore[reportArgumentType]
-
-
-def quantized(dtype: str) -> dict[str, Any]:
-    """Options of from_pretrained for frozen weights in 4-bit NormalFloat, on this process's own GPU; what is computed with them is computed in `dtype`."""
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
-    device = {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if torch.cuda.is_available() else {}  # else all would load on the first
-    return {"quantization_config": settings} | device
 
 
 def save(trainer: Any, tokenizer: Any, start: Path, policy: Path, dtype: str) -> None:

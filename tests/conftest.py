@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 os.chdir(ROOT)
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and python of this environment
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
 LONGEST = ["test_policy", "test_invalidation", "test_smoke", "test_sharing", "test_chaos"]
 """Begun first, and while the smoke profile runs for the one another is at work; else the last minutes of a run are one worker's."""
@@ -104,5 +108,6 @@ def history(tiny_model, runtime, tmp_path):
     from stages import offline, reference
 
     pq.write_table(pa.Table.from_pylist(pairs(8), offline.SCHEMA), tmp_path / "pairs.parquet")
-    reference.main(SimpleNamespace(dtype="float32", runtime=runtime), tiny_model, tmp_path / "pairs.parquet", reference=tmp_path / "history.parquet")
+    params = SimpleNamespace(dtype="float32", runtime=runtime, dpo=SimpleNamespace(quantized=False))
+    reference.main(params, tiny_model, tmp_path / "pairs.parquet", reference=tmp_path / "history.parquet")
     return tmp_path / "history.parquet"

@@ -154,7 +154,7 @@ def test_a_near_duplicate_goes_and_pairs_that_share_a_prompt_and_an_answer_stay(
 texts = st.sampled_from(["a", "b", "A ", "", "c", "a test prompt"])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(texts, texts, texts, st.sampled_from([None, 0.0, 1.0])), min_size=1, max_size=20), cut=st.integers(0, 20))
 def test_two_sets_give_what_their_union_gives_but_for_contradictions_and_no_prompt_is_on_both_sides(tmp_path, tiny_model, rows, cut):
     rows = [row(*values, id=str(i)) for i, values in enumerate(rows)] + [row("sure", id="s1"), row("certain", id="s2")]

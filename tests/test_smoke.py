@@ -1,6 +1,7 @@
 """The whole pipeline on the smoke profile: real DVC, real vLLM, real training, a tiny random model."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -126,22 +127,20 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
     assert drawn("whole") == drawn("pi0-0", "pi0-1")
 
 
-def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke):
-    done = sh("python -m stages.verify", smoke)
+def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke, tmp_path):
+    """In a copy: the lie stays in DVC's run-cache."""
+    lie = shutil.copytree(smoke, tmp_path / "lie", symlinks=True)
+    done = sh("python -m stages.verify", lie)
     assert done.returncode == 0, done.stderr
     assert "computed again to the byte" in done.stdout and "not verified: that base, dpo, generate" in done.stdout
-    path = smoke / "metrics/policy/pi2.json"
+    path = lie / "metrics/policy/pi2.json"
     text = path.read_text()
     path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
     assert path.read_text() != text
-    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.verify", smoke).stderr
-    lock = (smoke / "dvc.lock").read_text()
-    sh("dvc commit -f evaluate@pi2", smoke)  # a liar who knows DVC
-    sh("dvc --wait-for-lock repro", smoke)
-    found = sh("python -m stages.verify", smoke)
-    path.write_text(text)
-    (smoke / "dvc.lock").write_text(lock)
-    sh("dvc --wait-for-lock repro", smoke)
+    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.verify", lie).stderr
+    sh("dvc commit -f evaluate@pi2", lie)  # a liar who knows DVC
+    sh("dvc --wait-for-lock repro", lie)
+    found = sh("python -m stages.verify", lie)
     assert found.returncode == 1 and "metrics/policy/pi2.json: `evaluate` computed from the same inputs gives other bytes" in found.stderr
 
 

@@ -1,47 +1,82 @@
-"""What a DPO step costs: our way, TRL's with the same layout, and TRL's with all its defaults, which recompute activations too.
+"""What a DPO step costs: our way, TRL's with the same layout, and TRL's with all its defaults, which recompute activations too; on a GPU adapters as well.
 
-Run     python -m tests.perf.dpo [models/pi0 data/history/pi0.parquet]     (after `make repro`; the rounds alternate)
-Prints  pairs/s of each way (medians), the ratios to ours, and the largest difference of a step's loss
+Run     python -m tests.perf.dpo [--model models/pi0 --pairs data/pairs/offline.parquet --number 24 --answers 1]     (after `make repro`; the rounds alternate)
+Prints  pairs/s of the reference, once, and of each way (medians), the ratios to ours, the largest difference of a step's loss where it is the same training,
+        on a GPU the memory at most
+
+The quickstart's answers are short; with --answers 12 each side is 1 to 12 of them in a row, about as long and as unlike as an assistant's.
 """
 
+import argparse
 import contextlib
+import gc
 import io
+import random
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
+import torch
 
-from stages import chat, dpo, objectives, training
+from stages import chat, dpo, lora, objectives, reference, training
 from stages.params import load
 
-ROUNDS, PAIRS = 3, 24
+ROUNDS = 3
 
 
-def prepared(model: Path, history: Path) -> tuple[Any, list[dict]]:
+class Run(NamedTuple):
+    """One training: the loss of each step, the seconds of `train` alone, and the most memory of a GPU that was taken, in GiB."""
+
+    losses: list[float]
+    seconds: float
+    memory: float
+
+
+def lengthened(rows: list[dict], answers: int) -> list[dict]:
+    """Each side followed by up to so many others, drawn with the row's id as seed."""
+    texts = [row[side][0]["content"] for row in rows for side in ("chosen", "rejected")]
+    made = []
+    for row in rows:
+        drawn = random.Random(row["id"])
+        more = {side: " ".join([row[side][0]["content"], *drawn.choices(texts, k=drawn.randrange(answers))]) for side in ("chosen", "rejected")}
+        made.append(row | {side: [{"role": "assistant", "content": text}] for side, text in more.items()})
+    return made
+
+
+def referred(model: Path, rows: list[dict], params: Any) -> list[dict]:
+    """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them; prints how fast that was."""
+    start = time.perf_counter()
+    values = reference.log_pi0(model, rows, params)
+    print(f"reference: {len(rows) / (time.perf_counter() - start):.3f} pairs/s, loading included")
+    known = [{"ref_chosen_logps": values[i], "ref_rejected_logps": values[i + len(rows)]} for i in range(len(rows))]
     tokenizer = chat.load_tokenizer(model)
-    return tokenizer, [dpo.tokenize(tokenizer, row) for row in pq.read_table(history).to_pylist()[:PAIRS]]
+    return dpo.fitting([dpo.tokenize(tokenizer, row | more) for row, more in zip(rows, known, strict=True)], params.dpo.max_tokens)
 
 
-def timed(trainer: Any) -> tuple[list[float], float]:
-    """The losses, and the seconds of `train` alone; what it prints is swallowed."""
+def timed(trainer: Any) -> Run:
+    """What the trainer prints is swallowed."""
+    gc.collect()  # the trainer before this one
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()
-    seconds = time.perf_counter() - start
-    return [step["loss"] for step in trainer.state.log_history if "loss" in step], seconds
+    seconds = time.perf_counter() - start  # the trainer has read the last loss: the GPU is done
+    return Run([step["loss"] for step in trainer.state.log_history if "loss" in step], seconds, torch.cuda.max_memory_allocated() / 2**30)
 
 
-def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> tuple[list[float], float]:
-    arguments = training.arguments(params.dpo, params, len(pairs))
-    return timed(objectives.trainer(params.dpo, arguments, dpo.load(model, params.dtype, False), pairs, len(pairs), tokenizer, None, None))
+def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any, **changes: Any) -> Run:
+    section = params.dpo.model_copy(update=changes)
+    arguments = training.arguments(section, params, len(pairs))
+    adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
+    return timed(objectives.trainer(section, arguments, dpo.load(model, params.dtype, section.quantized), pairs, len(pairs), tokenizer, None, adapter))
 
 
-def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpointing: bool) -> tuple[list[float], float]:
+def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpointing: bool) -> Run:
     """DPOTrainer as it comes: the reference's forward in every step, rows in the order of the shuffle."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -56,30 +91,42 @@ def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpoint
     return timed(Plain(dpo.load(model, params.dtype, False), args=settings, train_dataset=rows, processing_class=tokenizer))
 
 
-def main() -> None:
-    model, history = Path(sys.argv[1] if len(sys.argv) > 1 else "models/pi0"), Path(sys.argv[2] if len(sys.argv) > 2 else "data/history/pi0.parquet")
+def ways(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> dict[str, Callable[[], Run]]:
+    given = (model, tokenizer, pairs, params)
+    same = {
+        "ours": lambda: ours(*given),
+        "TRL, no checkpointing": lambda: trls(*given, False),
+        "TRL's defaults": lambda: trls(*given, True),
+    }
+    adapters = {"ours, LoRA": lambda: ours(*given, lora_rank=16), "ours, QLoRA": lambda: ours(*given, lora_rank=16, quantized=True)}
+    return same | (adapters if torch.cuda.is_available() else {})
+
+
+def main(model: Path, pairs: Path, number: int, answers: int) -> None:
+    tokenizer, params = chat.load_tokenizer(model), load(Path("params.yaml"))
+    rows = referred(model, lengthened(pq.read_table(pairs).to_pylist()[:number], answers), params)
+    runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder  # where the trainers' empty output folders go
-        tokenizer, pairs = prepared(model, history)
-        params = load(Path("params.yaml"))
-        params = SimpleNamespace(dpo=params.dpo, dtype=params.dtype, seed=params.seed, runtime=params.runtime)
-        ways = {
-            "ours": lambda: ours(model, tokenizer, pairs, params),
-            "TRL, no checkpointing": lambda: trls(model, tokenizer, pairs, params, False),
-            "TRL's defaults": lambda: trls(model, tokenizer, pairs, params, True),
-        }
-        losses: dict[str, list[float]] = {}
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):
-            for name, way in ways.items():
-                losses[name], seconds = way()
-                speeds[name].append(len(pairs) / seconds)
+        for _ in range(1 + ROUNDS):
+            for name, way in ways(model, tokenizer, rows, params).items():
+                runs.setdefault(name, []).append(way())
+    runs = {name: each[1:] for name, each in runs.items()}  # the first round pays for kernels, allocator and page cache
+    speeds = {name: [len(rows) / run.seconds for run in each] for name, each in runs.items()}
     best = statistics.median(speeds["ours"])
-    for name, values in speeds.items():
-        apart = max(abs(a - b) for a, b in zip(losses[name], losses["ours"], strict=True))
-        middle = statistics.median(values)
-        print(f"{name}: {middle:.3f} pairs/s {[round(v, 3) for v in values]}, ours is {best / middle:.2f} times as fast, loss differs by {apart:.1e}")
+    print(f"{len(rows)} pairs, prompt and longer side {statistics.mean(map(objectives.length, rows)):.0f} tokens, at most {max(map(objectives.length, rows))}")
+    for name, each in runs.items():
+        apart = max(abs(a - b) for a, b in zip(each[0].losses, runs["ours"][0].losses, strict=True))
+        told = "" if "LoRA" in name else f", loss differs by {apart:.1e}"
+        told += f", {each[0].memory:.1f} GiB" if torch.cuda.is_available() else ""
+        middle = statistics.median(speeds[name])
+        print(f"{name}: {middle:.3f} pairs/s {[round(speed, 3) for speed in speeds[name]]}, ours is {best / middle:.2f} times as fast{told}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/pi0"))
+    parser.add_argument("--pairs", type=Path, default=Path("data/pairs/offline.parquet"))
+    parser.add_argument("--number", type=int, default=24)
+    parser.add_argument("--answers", type=int, default=1)
+    main(**vars(parser.parse_args()))

@@ -34,9 +34,10 @@ def all_of(*changes: Change) -> Change:
     return lambda root: [change(root) for change in changes]
 
 
-def param(key: str, value: str) -> Change:
-    """Set a leaf of params.yaml by the composer, as a user does."""
-    return lambda root: subprocess.run([sys.executable, "-m", "stages.profile", "quickstart", f"{key}={value}"], cwd=root, check=True, capture_output=True)
+def param(key: str, value: str, *more: str) -> Change:
+    """Set a leaf of params.yaml by the composer, as a user does; `more` settings in the form key=value."""
+    words = [sys.executable, "-m", "stages.profile", "quickstart", f"{key}={value}", *more]
+    return lambda root: subprocess.run(words, cwd=root, check=True, capture_output=True)
 
 
 def with_third(line: str) -> str:
@@ -128,6 +129,7 @@ EDITS: dict[str, Edit] = {
     "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
     "`dpo.loss`": Edit(param("dpo.loss", "[ipo]"), ["dpo*"]),
     "`dpo.lora_rank`": Edit(param("dpo.lora_rank", "8"), ["dpo*"]),
+    "`dpo.quantized`, over adapters": Edit(param("dpo.quantized", "true", "dpo.lora_rank=8"), ["reference*", "dpo*"]),
     "the last iteration's `start`": Edit(sub("params.yaml", T1, T1.replace("start: pi1", "start: pi0")), ["dpo@t1"]),
     "the last iteration's `reference` (stepwise DPO)": Edit(sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]),
     "`offline.train` to a set of its own": Edit(param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]),
