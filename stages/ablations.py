@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import integrity
+from stages.params import load
 
 ABLATIONS: dict[str, list[str]] = {
     "length-penalty": ["rank.length_penalty=0.005"],
@@ -30,7 +31,7 @@ ABLATIONS: dict[str, list[str]] = {
     "fresh-labels": ["rank.scorer=refreshed"],
 }
 TABLE = Path("metrics/ablations.md")
-HEADER = "| change | gain over π0 [95 %] | over offline [95 %] | KL | tokens | selected | minutes | stages run |\n|---|---:|---:|---:|---:|---|---:|---:|\n"
+HEADER = "| change | gain over π0 [{0}] | over offline [{0}] | KL | tokens | selected | minutes | stages run |\n|---|---:|---:|---:|---:|---|---:|---:|\n"
 
 
 def sh(*words: str) -> str:
@@ -101,7 +102,8 @@ def main() -> None:
     for name in (name for name in ABLATIONS if name in done):
         took = f"{minutes[f'{head} {name}']:.0f}" if f"{head} {name}" in minutes else ""
         lines.append(row(f"`-S {' -S '.join(ABLATIONS[name])}`", numbers(done[name]), took, str(stages_run("HEAD", done[name]))))
-    TABLE.write_text(HEADER + "".join(lines))
+    sure = f"{100 * load(Path('params.yaml')).evaluate.confidence:g} %"
+    TABLE.write_text(HEADER.format(sure) + "".join(lines))
     print(TABLE.read_text())
     failed = [name for name in chosen if name not in done]  # DVC's queue ends with 0 all the same
     if failed:

@@ -4,7 +4,8 @@ Reads   measures: a policy's answers, the same number to each prompt, with proxy
         of pi_0 and of offline DPO. With judge_preference where `judge` asked
 Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain over pi_0 and over offline DPO, win rate over pi_0; on test and on validation
         prompts proxy reward and its win rate, and what shows over-optimisation (stages/monitors.py): length and its correlation with the proxy
-        reward, share finished, KL to pi_0, distinct-2, repetition; where judged, the judge's preference over pi_0 and the verdicts it could not read
+        reward, share finished, KL to pi_0, distinct-2, repetition; where judged, the judge's preference over pi_0, how much higher it is than offline DPO's
+        on the same prompts, and the verdicts that could not be read
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed; dvc.yaml reads evaluate.reads
 Source  intervals: percentile bootstrap over prompts, each with the mean of its answers (Efron 1979); the gold reward is stages/annotator.py, which
         training never reads
@@ -66,25 +67,34 @@ def seen(rows: list[dict], baseline: list[dict]) -> dict[str, float]:
     return monitors.numbers(rows) | {"proxy_win_rate": round(float(rate), 4)}
 
 
-def judged(rows: list[dict], params: Any) -> dict[str, Any]:
-    """The mean preference of the judge, with its interval over prompts; nothing where no judge was asked. Raises ValueError where no verdict was read."""
+def verdicts(rows: list[dict]) -> dict[str, float]:
+    """The judge's mean preference over pi_0 on each prompt where one could be read."""
+    told: dict[str, list[float]] = {}
+    for row in rows:
+        if row["judge_preference"] is not None:
+            told.setdefault(row["id"], []).append(row["judge_preference"])
+    return {name: float(np.mean(each)) for name, each in told.items()}
+
+
+def judged(rows: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
+    """What the judge prefers, with intervals over prompts; nothing where none was asked. Raises ValueError where no verdict was read."""
     if "judge_preference" not in rows[0]:
         return {}
-    told: dict[str, list[float]] = {row["id"]: [] for row in rows}
-    for row in rows:
-        told[row["id"]] += [] if row["judge_preference"] is None else [row["judge_preference"]]
-    means = np.array([np.mean(each) for each in told.values() if each])
-    if not means.size:
-        raise ValueError(f"the judge gave no readable verdict on {len(told)} {rows[0]['split']} prompts; take one with a longer context, or shorter answers")
-    facts = {"judge_win_rate": round(float(means.mean()), 4), "judge_win_rate_interval": interval(means, params)}
+    mine, theirs = verdicts(rows), verdicts(offline)
+    both = [name for name in mine if name in theirs]
+    if not both:
+        asked = len({row["id"] for row in rows})
+        raise ValueError(f"the judge gave no readable verdict on {asked} {rows[0]['split']} prompts; take one with a longer context, or shorter answers")
+    quantities = {"judge_win_rate": np.array(list(mine.values())), "judge_over_offline": np.array([mine[name] - theirs[name] for name in both])}
+    facts = {k: v for name, each in quantities.items() for k, v in ((name, round(float(each.mean()), 4)), (f"{name}_interval", interval(each, params)))}
     return facts | {"judge_unreadable": sum(row["judge_preference"] is None for row in rows)}
 
 
 def main(params: Any, measures: Path, baseline: Path, offline: Path, *, metrics: Path) -> None:
-    tested, validated = split(measures, "test"), split(measures, "validation")
-    test = numbers(tested, split(baseline, "test"), split(offline, "test"), params)
-    validation = seen(validated, split(baseline, "validation"))
-    result = {"test": test | judged(tested, params), "validation": validation | judged(validated, params)}
+    mine, pi0, rival = (split(path, "test") for path in (measures, baseline, offline))
+    test = numbers(mine, pi0, rival, params) | judged(mine, rival, params)
+    mine, pi0, rival = (split(path, "validation") for path in (measures, baseline, offline))
+    result = {"test": test, "validation": seen(mine, pi0) | judged(mine, rival, params)}
     metrics.write_text(json.dumps({measures.stem: result}, indent=2) + "\n")
     told = f"gold reward {test['gold_reward']} {test['gold_reward_interval']}, gain {test['gain']} {test['gain_interval']}," if "gain" in test else ""
     print(f"evaluate {measures.stem}: {test['answers']} answers to {test['prompts']} prompts, {told} proxy {test['proxy_reward']}, KL {test['kl']} nats")

@@ -426,6 +426,8 @@ class Params(Section):
         if moving and (self.history.keep != "newest" or self.history.offline):
             rule = "pairs that an earlier reference saw cannot join in; set history.keep = newest and history.offline = false"
             raise ValueError(f"iterations with reference {moving[0]} train stepwise: {rule}")
+        if moving and (free := {"simpo", "cpo", "orpo"} & set(self.dpo.loss)):
+            raise ValueError(f"iterations with reference {moving[0]} train stepwise, and dpo.loss {min(free)} reads no reference; set reference: pi0")
         return self
 
     @model_validator(mode="after")

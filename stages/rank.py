@@ -65,17 +65,17 @@ def proposed(usable: list[dict], winners: list[dict], value: dict[int, float], r
     below = [row for row in usable if row is not best and worth(row) <= worth(best)]
     if rules.pairing == "all_pairs":
         return list(combinations(falling, 2))
+    if rules.pairing == "top_bottom":  # so many pairs always: those whose better side may not be chosen are dropped by name
+        k = min(rules.top_k, len(usable) // 2)
+        top = sorted(falling, key=lambda row: row not in winners)[:k]
+        return list(zip(top, reversed(falling[-k:]), strict=True))
     if not below:  # nothing but answers that may only be rejected, and are better
         return [(falling[0], best)]
     if rules.pairing == "best_worst":
         return [(best, min(below, key=worth))]
     if rules.pairing == "best_second":
         return [(best, max(below, key=worth))]
-    if rules.pairing == "best_random":
-        return [(best, below[draw % len(below)])]
-    k = min(rules.top_k, len(usable) // 2)
-    top = [row for row in falling if row in winners][:k]
-    return [(a, b) for a, b in zip(top, reversed(falling[-k:]), strict=False) if a is not b and worth(a) >= worth(b)]
+    return [(best, below[draw % len(below)])]  # best_random
 
 
 def left_out(row: dict, truncated: str) -> str:
@@ -101,7 +101,7 @@ def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict,
 
 def fault(better: dict, worse: dict, margin: float, may_win: bool, rules: Rules) -> str:
     """The rule that drops a pair, or nothing."""
-    if not may_win or margin < 0:  # `across` may have no other pair: the better side was cut off
+    if not may_win or margin < 0 or better is worse:  # those that may be chosen are all among the worst: the better ones were cut off
         return "truncated_winner"
     if better["completion"].strip() == worse["completion"].strip():
         return "identical_texts"

@@ -3,6 +3,7 @@
 Reads   table: policy -> numbers; selected: metrics of `select`; ranker: metrics of `signal`, named by the scorer that ranked; sets: the
         audit of the preferences; prompts: row account
 Writes  markdown: the result table; rows: one CSV line per policy; page: HTML with the pictures inside it
+Params  evaluate.confidence, of the intervals
 """
 
 import csv
@@ -21,7 +22,7 @@ def label(policy: str) -> str:
 
 
 def bounded(numbers: dict[str, Any], name: str, form: str) -> str:
-    """A quantity and its interval; empty where the profile has no gold reward."""
+    """A quantity and its interval; empty where the profile has no gold reward, or no judge."""
     if name not in numbers:
         return ""
     low, high = numbers[f"{name}_interval"]
@@ -29,15 +30,34 @@ def bounded(numbers: dict[str, Any], name: str, form: str) -> str:
 
 
 def cells(policy: str, numbers: dict[str, Any]) -> list[str]:
-    """One row of the result table."""
+    """One row of the result table, every column of COLUMNS."""
     n = numbers["test"]
-    gain, over = (bounded(n, name, "+.2f") for name in ("gain", "over_offline"))
     wins = f"{n['win_rate']:.0%}" if "win_rate" in n else ""
-    gold = [bounded(n, "gold_reward", ".2f"), "" if policy == "pi0" else gain, "" if policy in ("pi0", "offline") else over, "" if policy == "pi0" else wins]
-    return [label(policy), *gold, f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}".replace("-0.00", "0.00")]
+    over_pi0 = [bounded(n, "gain", "+.2f"), wins, bounded(n, "judge_win_rate", ".2f")]
+    gain, wins, judge = ["", "", ""] if policy == "pi0" else over_pi0
+    over, judge_over = ["", ""] if policy in ("pi0", "offline") else [bounded(n, name, "+.2f") for name in ("over_offline", "judge_over_offline")]
+    shown = [f"{n['proxy_reward']:.2f}", f"{n['tokens']:.0f}", f"{n['finished']:.0%}", f"{n['kl']:.2f}".replace("-0.00", "0.00")]
+    return [label(policy), bounded(n, "gold_reward", ".2f"), gain, over, wins, judge, judge_over, *shown]
 
 
-HEADER = ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0", "proxy", "tokens", "finished", "KL to π0"]
+COLUMNS = [
+    "policy", "gold reward", "gain over π0", "gain over offline", "wins over π0", "judge prefers it to π0", "judge: over offline", "proxy", "tokens",
+    "finished", "KL to π0",
+]  # fmt: skip
+
+
+def results(table: dict[str, Any], confidence: float) -> tuple[list[str], list[list[str]]]:
+    """The result table without the columns that this profile has no numbers for; the first interval says how sure it is."""
+    lines = [cells(policy, numbers) for policy, numbers in table.items()]
+    kept = [k for k in range(len(COLUMNS)) if any(line[k] for line in lines)]
+    header = [COLUMNS[k] for k in kept]
+    if "[" in lines[-1][kept[1]]:
+        header[1] += f" [{percent(confidence)}]"
+    return header, [[line[k] for k in kept] for line in lines]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:g} %"
 
 
 def flat(policy: str, numbers: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +68,18 @@ def flat(policy: str, numbers: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def verdict(table: dict[str, Any], selected: str) -> list[str]:
-    """What the intervals allow to be said, in words."""
-    numbers = table[selected]["test"]
-    if "gain" not in numbers:
-        return [f"Selected on validation: {label(selected)}. There is no gold reward in this profile."]
-    said = [f"{against(numbers[f'{name}_interval'])} {other}" for name, other in (("gain", "π0"), ("over_offline", "offline DPO"))]
-    return [f"Selected on validation: {label(selected)}, {' and '.join(said)}, by paired 95 % intervals."]
+def verdict(table: dict[str, Any], selected: str, confidence: float) -> str:
+    """What the intervals allow to be said, in words: of the gold reward, or else of the judge's preference, where a half is neither way."""
+    n, told = table[selected]["test"], f"Selected on validation: {label(selected)}"
+    if "gain" in n:
+        bounds, by = [n["gain_interval"], n["over_offline_interval"]], f"by paired {percent(confidence)} intervals"
+    elif "judge_win_rate" in n:
+        bounds = [[bound - 0.5 for bound in n["judge_win_rate_interval"]], n["judge_over_offline_interval"]]
+        by = f"by {percent(confidence)} intervals of the judge's preference"
+    else:
+        return f"{told}. There is no gold reward and no judge in this profile."
+    said = [f"{against(bound)} {other}" for bound, other in zip(bounds, ("π0", "offline DPO"), strict=True)]
+    return f"{told}, {' and '.join(said)}, {by}."
 
 
 def against(interval: list[float]) -> str:
@@ -174,26 +199,32 @@ def drops_picture(sets: dict[str, Any]) -> str:
     return page.svg(draw)
 
 
-def trust(ranker: dict[str, Any]) -> str:
+def budget(table: dict[str, Any]) -> str:
+    """On how many pairs, in how many steps, each policy was trained: what makes online and offline comparable."""
+    made = {label(policy): numbers["dpo"] for policy, numbers in table.items() if "dpo" in numbers}
+    return "; ".join(f"{name}: {fact['rows_out']:,} pairs in {fact['steps']:,} steps" for name, fact in made.items())
+
+
+def trust(ranker: dict[str, Any], confidence: float) -> str:
     """What the scorer that ranked gets right of the held-out pairs."""
     facts = ranker["heldout"].items()
     lines = [[name, f"{fact['accuracy']:.1%}", f"{fact['interval'][0]:.1%} to {fact['interval'][1]:.1%}", str(fact["pairs"])] for name, fact in facts]
-    return page.table(["agreement with", "accuracy", "95 % interval", "pairs"], lines)
+    return page.table(["agreement with", "accuracy", f"{percent(confidence)} interval", "pairs"], lines)
 
 
-def whole(table: dict[str, Any], selected: str, name: str, ranker: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
+def whole(table: dict[str, Any], selected: str, confidence: float, name: str, ranker: dict[str, Any], sets: dict[str, Any], prompts: dict[str, Any]) -> str:
     """The HTML page."""
     audit = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in set_cells(name, fact)) + "</tr>" for name, fact in sets.items())
     audits = {policy: numbers["rank"]["audit"] for policy, numbers in table.items() if numbers.get("rank", {}).get("audit")}
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Online iterative RLHF: results</title><style>{page.STYLE}</style>
-<h1>Online iterative RLHF: results</h1><p>{" ".join(map(html.escape, verdict(table, selected)))}</p>
-{page.table(HEADER, [cells(policy, numbers) for policy, numbers in table.items()])}{picture(table)}
+<h1>Online iterative RLHF: results</h1><p>{html.escape(verdict(table, selected, confidence))}</p>
+{page.table(*results(table, confidence))}{picture(table)}
 <p>{table["pi0"]["test"]["answers"]} answers to {table["pi0"]["test"]["prompts"]} test prompts. Intervals: bootstrap over prompts, gains paired with π0.
 KL: mean of log π − log π0 over the policy's own answers, nats per answer.</p>
 <h2>Is the reward being hacked?</h2>{watched(table)}
 <p>Length and reward: correlation of an answer's tokens with its proxy reward. Repetition: share of an answer's three-word phrases that stand in it before.</p>
-<h2>The pairs</h2>{page.table(PAIR_HEADER, [pair_cells(policy, audit) for policy, audit in audits.items()])}{pairs_picture(audits)}
-<h2>The ranker on held-out pairs: {html.escape(name.replace("_", " "))}</h2>{trust(ranker)}
+<h2>The pairs</h2><p>{budget(table)}.</p>{page.table(PAIR_HEADER, [pair_cells(policy, audit) for policy, audit in audits.items()])}{pairs_picture(audits)}
+<h2>The ranker on held-out pairs: {html.escape(name.replace("_", " "))}</h2>{trust(ranker, confidence)}
 <h2>The preference data</h2><div class="wide"><table><tr>{"".join(f"<th>{c}</th>" for c in SET_HEADER)}</tr>{audit}</table></div>
 <p>What each rule took of each set, as a share of its rows:</p>{drops_picture(sets)}
 <h2>The prompts</h2><table><tr><th></th><th>in</th><th>out</th><th>drops</th></tr>{rows_account("prompts", prompts)}</table></html>
@@ -201,14 +232,14 @@ KL: mean of log π − log π0 over the policy's own answers, nats per answer.</
 
 
 def main(params: Any, table: Path, selected: Path, ranker: Path, sets: Path, prompts: Path, *, markdown_table: Path, rows: Path, html_page: Path) -> None:
-    policies = json.loads(table.read_text())
+    policies, confidence = json.loads(table.read_text()), params.evaluate.confidence
     best = json.loads(selected.read_text())["policy"]
-    markdown_table.write_text(page.markdown(HEADER, [cells(policy, numbers) for policy, numbers in policies.items()]))
+    markdown_table.write_text(page.markdown(*results(policies, confidence)))
     lines = [flat(policy, numbers) for policy, numbers in policies.items()]
     with rows.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
     facts = (json.loads(path.read_text()) for path in (ranker, sets, prompts))
-    html_page.write_text(whole(policies, best, ranker.stem, *facts))
-    print(f"report: {len(policies)} policies; {' '.join(verdict(policies, best))}")
+    html_page.write_text(whole(policies, best, confidence, ranker.stem, *facts))
+    print(f"report: {len(policies)} policies; {verdict(policies, best, confidence)}")

@@ -2,6 +2,7 @@
 
 Reads   metrics: one JSON of `signal` per signal, named by it; curves: the same; best: what `best_of_n` found
 Writes  markdown_table: a row per signal; html_page: the table, reliability, length bias (the paper's figure 3), best-of-n curves
+Params  evaluate.confidence, of the intervals
 Source  RLHF Workflow, arXiv 2405.07863, table 1 and figure 3
 """
 
@@ -34,12 +35,13 @@ def number(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
-def measures(fact: dict[str, Any], best: list[dict], yardstick: str) -> dict[str, str]:
+def measures(fact: dict[str, Any], best: list[dict], yardstick: str, confidence: float) -> dict[str, str]:
     """A signal's cells by column; empty where it has no such number."""
+    sure = f"[{100 * confidence:g} %]"
     heldout, heard = fact["heldout"], fact.get("verdicts", {})
     return {
-        "labels [95 %]": share(heldout["labels"]),
-        "r* [95 %]": share(heldout.get("gold")),
+        f"labels {sure}": share(heldout["labels"]),
+        f"r* {sure}": share(heldout.get("gold")),
         "calibration error": number(heldout["labels"].get("calibration_error"), ".3f"),
         "position bias": number(heard.get("position_bias"), ".2f"),
         "reward ~ length": number(fact["length"]["correlation"], "+.2f"),
@@ -54,9 +56,10 @@ def published(shown: list[str]) -> list[list[str]]:
     return [line for line in lines if any(line[1:])]
 
 
-def rows(facts: dict[str, Any], best: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def rows(facts: dict[str, Any], best: dict[str, Any], confidence: float) -> tuple[list[str], list[list[str]]]:
     """The table, without columns that no signal fills; where there are RewardBench's sections, the paper's rows stand beside ours."""
-    made = {name: {COLUMNS[c]: section(fact, c) for c in COLUMNS} | measures(fact, best["signals"][name], best["yardstick"]) for name, fact in facts.items()}
+    sections_of = lambda fact: {COLUMNS[c]: section(fact, c) for c in COLUMNS}  # noqa: E731
+    made = {name: sections_of(fact) | measures(fact, best["signals"][name], best["yardstick"], confidence) for name, fact in facts.items()}
     shown = [column for column in next(iter(made.values())) if any(row[column] for row in made.values())]
     lines = [[name.replace("_", " "), *(row[column] for column in shown)] for name, row in made.items()]
     return ["signal", *shown], lines + published(shown)
@@ -139,7 +142,7 @@ def main(params: Any, metrics: list[Path], curves: list[Path], best: Path, *, ma
     facts = {path.stem: json.loads(path.read_text()) for path in metrics}
     drawn = {path.stem: json.loads(path.read_text()) for path in curves}
     found = json.loads(best.read_text())
-    header, lines = rows(facts, found)
+    header, lines = rows(facts, found, params.evaluate.confidence)
     markdown_table.write_text(page.markdown(header, lines))
     html_page.write_text(f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Preference signals</title><style>{page.STYLE}</style>
 <h1>Preference signals</h1><p>How often each signal agrees with the labels of held-out pairs and with r*, how sure it is of itself, and what it favours.</p>

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages import bootstrap, evaluate, monitors, select, standings
+from stages import bootstrap, evaluate, monitors, report, select, standings
 
 
 def test_wins_count_a_tie_half():
@@ -49,11 +49,36 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
 
 
 def test_the_judges_preference_is_a_mean_over_prompts_and_what_it_could_not_read_is_counted():
-    """One of two verdicts on the first prompt was read, 1; the second has 0.5 twice; the third none: (1 + 0.5) / 2."""
+    """One of two verdicts on the first prompt was read, 1; the second has 0.5 twice; the third none: (1 + 0.5) / 2. Offline DPO has 0.5 and 0.25 there."""
     params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
-    rows = [{"id": name, "judge_preference": p} for name, p in (("a", 1.0), ("a", None), ("b", 0.5), ("b", 0.5), ("c", None))]
-    assert evaluate.judged(rows, params) == {"judge_win_rate": 0.75, "judge_win_rate_interval": [0.5, 1.0], "judge_unreadable": 2}
-    assert evaluate.judged([{"id": "a"}], params) == {}
+    mine, offline = (
+        [{"id": name, "split": "test", "judge_preference": p} for name, p in told]
+        for told in ((("a", 1.0), ("a", None), ("b", 0.5), ("b", 0.5), ("c", None)), (("a", 0.5), ("b", 0.25), ("c", 1.0)))
+    )
+    facts = evaluate.judged(mine, offline, params)
+    assert (facts["judge_win_rate"], facts["judge_win_rate_interval"], facts["judge_unreadable"]) == (0.75, [0.5, 1.0], 2)
+    assert (facts["judge_over_offline"], facts["judge_over_offline_interval"]) == (0.375, [0.25, 0.5])
+    assert evaluate.judged([{"id": "a"}], offline, params) == {}
+    with pytest.raises(ValueError, match="no readable verdict on 1 test prompts"):
+        evaluate.judged(mine[-1:], offline, params)
+
+
+def reported(**numbers) -> dict:
+    return {"test": {"proxy_reward": 1.0, "tokens": 9.0, "finished": 1.0, "kl": 0.0} | numbers}
+
+
+def test_the_table_shows_the_columns_that_a_profile_has_and_the_verdict_what_the_intervals_say():
+    judge = {"judge_win_rate": 0.7, "judge_win_rate_interval": [0.6, 0.8], "judge_over_offline": 0.1, "judge_over_offline_interval": [-0.1, 0.3]}
+    table = {"pi0": reported(**judge), "offline": reported(**judge), "pi1": reported(**judge)}
+    header, lines = report.results(table, 0.9)
+    assert header == ["policy", "judge prefers it to π0 [90 %]", "judge: over offline", "proxy", "tokens", "finished", "KL to π0"]
+    assert [line[1:3] for line in lines] == [["", ""], ["0.70 [0.60, 0.80]", ""], ["0.70 [0.60, 0.80]", "+0.10 [-0.10, 0.30]"]]
+    told = "Selected on validation: π1, better than π0 and not shown to be better or worse than offline DPO, by 90 % intervals of the judge's preference."
+    assert report.verdict(table, "pi1", 0.9) == told
+    gold = {"gold_reward": 1.0, "gold_reward_interval": [0.0, 2.0], "gain": -1.0, "gain_interval": [-2.0, -0.5], "win_rate": 0.2}
+    header, _ = report.results({name: reported(**gold, over_offline=1.0, over_offline_interval=[0.5, 2.0]) for name in ("pi0", "pi1")}, 0.95)
+    assert header[:5] == ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0"]
+    assert report.results({"pi0": reported()}, 0.95)[0] == ["policy", "proxy", "tokens", "finished", "KL to π0"]
 
 
 def rules(**changes):

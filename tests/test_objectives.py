@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import base, dpo, forward, objectives, steps
+from stages import base, chat, dpo, forward, objectives, steps
 from tests.test_models import LOSS, settings, train_dpo
 
 
@@ -155,6 +155,26 @@ def test_the_loss_falls_with_beta_where_the_policy_ranks_rightly_and_rises_where
 def test_kto_begins_at_a_half_where_the_policy_is_its_reference(tiny_model, history, runtime, tmp_path):
     runtime.micro_batch_rows = 4
     assert train_dpo(tiny_model, history, runtime, tmp_path / "p", loss=["kto"])[0] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_kto_holds_each_side_against_the_kl_of_mismatched_pairs(tiny_model, other, history, runtime, tmp_path):
+    """1 - sigmoid(beta (ratio - kl)) of a chosen side, 1 - sigmoid(beta (kl - ratio)) of a rejected one; kl of answers to other prompts, at least 0."""
+    runtime.micro_batch_rows = 4
+    tokenizer = chat.load_tokenizer(tiny_model)
+    rows = objectives.unpaired([dpo.tokenize(tokenizer, row) for row in pq.read_table(history).to_pylist()], 8, 4, 1)[:8]
+
+    def ratios(name: str) -> list[float]:
+        texts = [(row["prompt_ids"], row[name]) for row in rows]
+        mine, its = (forward.logprobs(model, texts, "float32", runtime) for model in (other, tiny_model))
+        return [a - b for a, b in zip(mine, its, strict=True)]
+
+    kl = max(0.0, fmean(ratios("KL_completion_ids")))
+    signed = [ratio - kl if row["label"] else kl - ratio for row, ratio in zip(rows, ratios("completion_ids"), strict=True)]
+    for beta in (0.1, 0.3):
+        expected = fmean(1 - math.exp(log_sigmoid(beta * each)) for each in signed)
+        found = first_loss(other, tiny_model, history, runtime, tmp_path / str(beta), loss=["kto"], beta=beta)
+        assert found == pytest.approx(expected, abs=1e-3) and abs(expected - 0.5) > 1e-2
 
 
 @pytest.mark.slow

@@ -186,6 +186,16 @@ def test_stepwise_dpo_takes_the_newest_pairs_alone():
         check(params, "params.yaml")
 
 
+@pytest.mark.parametrize("loss", ["simpo", "cpo", "orpo"])
+def test_a_loss_without_a_reference_is_refused_where_an_iteration_names_one(loss):
+    params = tree()
+    params["dpo"]["loss"] = [loss]
+    check(params, "params.yaml")
+    params["iterations"][1]["reference"] = "pi1"
+    with pytest.raises(ParamsError, match=f"reference pi1 train stepwise, and dpo.loss {loss} reads no reference; set reference: pi0"):
+        check(params, "params.yaml")
+
+
 @pytest.mark.parametrize(("source", "rule"), [("shp", {"min_ratio": 2}), ("helpsteer", {"aspects": ["beauty"]}), ("own", {"x": 1})])
 def test_a_sources_rule_is_checked_by_its_source(source, rule):
     params = tree()

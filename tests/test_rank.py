@@ -129,17 +129,36 @@ def test_a_better_answer_that_was_cut_off_is_a_named_drop_where_it_may_only_be_r
     assert samples(group, pairing="all_pairs", truncated="rejected_only") == ["truncated_winner", "truncated_winner", (2, 0)]
 
 
+def test_a_cut_off_answer_among_the_top_costs_a_pair_by_name():
+    rules = {"pairing": "top_bottom", "top_k": 2, "truncated": "rejected_only"}
+    cut = lambda k, reward: candidate(k, reward, finished=False)  # noqa: E731
+    assert samples([cut(0, 4.0), cut(1, 3.0), candidate(2, 2.0), candidate(3, 1.0)], **rules) == [(2, 3), "truncated_winner"]
+    assert samples([cut(0, 4.0), candidate(1, 3.0), cut(2, 2.0), cut(3, 1.0)], **rules) == [(1, 3), "truncated_winner"]
+    assert samples([cut(0, 4.0), cut(1, 3.0), cut(2, 2.0), candidate(3, 1.0)], **rules) == ["truncated_winner", "truncated_winner"]
+
+
+def looked_at(group: list[dict], rules: rank.Rules) -> int:
+    """How many pairs the strategy must account for: one of most, every two usable ones, or so many of the top and of the bottom."""
+    usable = [row for row in group if not rank.left_out(row, rules.truncated)]
+    if len(usable) < 2 or not any(row["finished"] or rules.truncated == "keep" for row in usable):
+        return 1
+    return {"all_pairs": math.comb(len(usable), 2), "top_bottom": min(rules.top_k, len(usable) // 2)}.get(rules.pairing, 1)
+
+
 @given(
     st.lists(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0, None]), st.sampled_from("abc "), st.booleans()), min_size=4, max_size=4), min_size=1),
-    st.sampled_from(["best_second", "best_random", "all_pairs", "top_bottom", "across"]), st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
+    st.sampled_from(["best_worst", "best_second", "best_random", "all_pairs", "top_bottom", "across"]),
+    st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
 )  # fmt: skip
 def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(prompts, pairing, truncated, top_k):
     rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
     rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated, own=2)
+    groups = rank.by_prompt(rows, n=4)
     try:
-        pairs, _ = rank.rank(rank.by_prompt(rows, n=4), "t0", rules, seed=1)
+        pairs, drops = rank.rank(groups, "t0", rules, seed=1)
     except ValueError:
         return
+    assert len(pairs) + drops.total() == sum(looked_at(group, rules) for group in groups.values())
     assert len({row["id"] for row in pairs}) == len(pairs)
     for row in pairs:
         assert row["margin"] > 0 and row["chosen"] != row["rejected"] and (row["chosen_finished"] or truncated == "keep")

@@ -101,6 +101,15 @@ def test_history_admits_what_the_params_say(keep, off, ids):
     assert [r["id"] for r in history.admitted(before, [{"id": "n", "made_in": "t1"}], keep, off)] == ids
 
 
+def test_pairs_of_another_iteration_or_of_other_prompts_are_refused():
+    row = {"id": "a:1-2", "made_in": "t1", "prompt": user("one")}
+    history.check_prompts([row], [user("zero"), user("one")], "t1")
+    with pytest.raises(ValueError, match="pair a:1-2 was made in t1, not in t0; these are another iteration's pairs, run rank again"):
+        history.check_prompts([row], [user("one")], "t0")
+    with pytest.raises(ValueError, match="pair a:1-2 of t1: its prompt is none of the 2 dealt; these are another run's pairs"):
+        history.check_prompts([row], [user("zero"), user("two")], "t1")
+
+
 def test_the_offline_pairs_do_not_depend_on_the_order_of_the_file():
     rows = [{"id": str(i)} for i in range(20)]
     assert offline.choose(rows, 5) == offline.choose(rows[::-1], 5)

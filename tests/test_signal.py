@@ -198,9 +198,9 @@ def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column
     plain = {"heldout": {"labels": labels}, "length": {"correlation": None}}
     bench = {"reward_bench": {"sections": sections.scores({"math-prm": (0.5, 4), "hep-go": (1.0, 4)}), "subsets": {}}}
     best = {"yardstick": "judge", "signals": {name: [{"n": 1, "mean": 0.5}, {"n": 4, "mean": 1.5}] for name in ("longer", "reward_model")}}
-    header, lines = signal_report.rows({"longer": plain, "reward_model": plain}, best)
+    header, lines = signal_report.rows({"longer": plain, "reward_model": plain}, best, 0.95)
     assert header == ["signal", "labels [95 %]", "judge of the best of 4"]
     assert lines == [[name, "50.0 [15, 85]", "1.50"] for name in ("longer", "reward model")]
-    header, lines = signal_report.rows({"longer": plain, "reward_model": plain | bench}, best)
+    header, lines = signal_report.rows({"longer": plain, "reward_model": plain | bench}, best, 0.95)
     assert header[1] == "reasoning" and lines[0][1] == "" and lines[1][1] == "57.1 (2 of 7)"  # (984 * 0.5 + 164) / 1148
     assert lines[-1] == ["preference model (mix2), the paper's", "94.7", "", ""]

@@ -122,7 +122,7 @@ EDITS: dict[str, Edit] = {
     "one more file of judged pairs": Edit(
         lambda r: (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n') and None, ["reward_bench"]
     ),
-    "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*"]),
+    "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*", "report"]),
     "`evaluate.reads` to judged answers": Edit(param("evaluate.reads", "judged"), ["judge@*", "evaluate@*"]),
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
