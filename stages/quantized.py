@@ -9,6 +9,7 @@ from typing import Any
 
 def options(dtype: str) -> dict[str, Any]:
     """Options of from_pretrained, for this process's own GPU; what is computed with the weights is computed in `dtype`."""
+    import bitsandbytes  # noqa: F401  transformers quantises with it: named here for the fingerprint
     import torch
     from transformers import BitsAndBytesConfig
 

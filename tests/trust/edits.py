@@ -177,6 +177,7 @@ EDITS: dict[str, Edit] = {
         all_of(sub("stages/run.py", "import os", "import re\nimport os"), lambda r: (r / "stages/new.py").write_text("x = 1\n")), [], CODE
     ),
     "`peft` in the lock": Edit(sub("requirements.lock", "\npeft==", "\npeft==9."), ["dpo*"], CODE),
+    "`bitsandbytes` in the lock": Edit(sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*"], CODE),
     "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
     "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond@*"], CODE),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
