@@ -26,11 +26,12 @@ def admitted(before: list[dict], pairs: list[dict], keep: str, offline: bool) ->
 
 def check_prompts(pairs: list[dict], dealt: list[list[dict]], iteration: str) -> None:
     """Raise ValueError for a pair that another iteration made, or to a prompt that this one was not dealt."""
-    known = {str(prompt) for prompt in dealt}
+    said = lambda prompt: tuple((message["role"], message["content"]) for message in prompt)  # noqa: E731  a file may have them the other way round
+    known = set(map(said, dealt))
     for row in pairs:
         if row["made_in"] != iteration:
             raise ValueError(f"pair {row['id']} was made in {row['made_in']}, not in {iteration}; these are another iteration's pairs, run rank again")
-        if str(row["prompt"]) not in known:
+        if said(row["prompt"]) not in known:
             raise ValueError(f"pair {row['id']} of {iteration}: its prompt is none of the {len(dealt)} dealt; these are another run's pairs, run rank again")
 
 

@@ -103,7 +103,7 @@ def test_history_admits_what_the_params_say(keep, off, ids):
 
 def test_pairs_of_another_iteration_or_of_other_prompts_are_refused():
     row = {"id": "a:1-2", "made_in": "t1", "prompt": user("one")}
-    history.check_prompts([row], [user("zero"), user("one")], "t1")
+    history.check_prompts([row], [user("zero"), [{"content": "one", "role": "user"}]], "t1")
     with pytest.raises(ValueError, match="pair a:1-2 was made in t1, not in t0; these are another iteration's pairs, run rank again"):
         history.check_prompts([row], [user("one")], "t0")
     with pytest.raises(ValueError, match="pair a:1-2 of t1: its prompt is none of the 2 dealt; these are another run's pairs"):
