@@ -39,7 +39,7 @@ signals: setup
 	@cat metrics/signals.md; echo "report: metrics/signals.html"
 
 ablations: setup
-	python -m stages.ablations
+	python -m stages.tools.ablations
 
 test: setup
 	ruff format --check .
@@ -54,7 +54,7 @@ check: setup
 	python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 verify: setup
-	@python -m stages.verify
+	@python -m stages.tools.verify
 
 invalidation: setup
 	python -m tests.trust.invalidation

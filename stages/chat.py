@@ -1,7 +1,8 @@
 """Render a conversation to token ids: the one contract that sampling, scoring, training and log-probabilities share.
 
-A prompt ends with the assistant header and holds what the template puts in front, once. A completion is its text and, only if it
-ended by itself, the template's end-of-turn token: an answer that was cut off is never taught an end it did not produce.
+A prompt ends with the assistant header and holds what the template puts in front, once. A completion is its text and,
+only if it ended by itself, the template's end-of-turn token: an answer that was cut off is never taught an end it did
+not produce.
 """
 
 from functools import cache
@@ -13,7 +14,9 @@ Message = dict[str, str]
 def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
     """Token ids up to and with the assistant header. Raises ValueError unless the last message is the user's."""
     if not prompt or prompt[-1]["role"] != "user":
-        raise ValueError(f"a prompt ends with a user message, this one with {prompt[-1:]}; mend the source that wrote it")
+        raise ValueError(
+            f"a prompt ends with a user message, this one with {prompt[-1:]}; mend the source that wrote it"
+        )
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
 
 
@@ -24,7 +27,9 @@ def end_of_turn(tokenizer: Any) -> int:
     whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": "b"}], return_dict=False)
     after = whole[len(prompt_ids(tokenizer, prompt)) + len(tokenizer("b", add_special_tokens=False).input_ids) :]
     if not after:
-        raise ValueError("the chat template writes nothing after an assistant turn, so no answer could end; give the model another template")
+        raise ValueError(
+            "the chat template writes nothing after an assistant turn, so no answer could end; give the model another template"
+        )
     return after[0]
 
 
@@ -41,9 +46,13 @@ def load_tokenizer(folder: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: no tokenizer can be loaded from this model folder; save the tokenizer beside the weights") from error
+        raise ValueError(
+            f"{folder}: no tokenizer can be loaded from this model folder; save the tokenizer beside the weights"
+        ) from error
     if tokenizer.chat_template is None:
         raise ValueError(f"{folder}: the tokenizer has no chat template; save one with it")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == end_of_turn(tokenizer):
-        raise ValueError(f"{folder}: the padding token must exist and differ from the end of a turn, or rewards are read at the wrong place")
+        raise ValueError(
+            f"{folder}: the padding token must exist and differ from the end of a turn, or rewards are read at the wrong place"
+        )
     return tokenizer

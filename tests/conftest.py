@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
 os.chdir(ROOT)
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and python of this environment
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # dvc and python of this environment
+)
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 
@@ -18,7 +20,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
 LONGEST = ["test_policy", "test_invalidation", "test_smoke", "test_sharing", "test_chaos"]
-"""Begun first, and while the smoke profile runs for the one another is at work; else the last minutes of a run are one worker's."""
+"""Begun first, and while the smoke profile runs for the one another is at work; else the last minutes of a run are one
+worker's.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,7 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def copy_tree(tmp_path: Path) -> Path:
     """The working tree's tracked and new files as a fresh git and DVC repository."""
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode().split("\0")
+    names = (
+        subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=True, cwd=ROOT
+        )
+        .stdout.decode()
+        .split("\0")
+    )
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +64,7 @@ def smoke(tmp_path_factory):
     with (shared.parent / "run-of-smoke.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
-            done = sh("python -m stages.profile smoke && dvc --wait-for-lock repro", copy_tree(mine / "run"))
+            done = sh("python -m stages.tools.profile smoke && dvc --wait-for-lock repro", copy_tree(mine / "run"))
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
             (mine / "run").rename(shared)
     return shutil.copytree(shared, mine / "smoke", symlinks=True)
@@ -65,10 +75,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke profile's two-layer random model, as `base` writes it."""
     from types import SimpleNamespace
 
-    from stages import base
+    from stages.training import base
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    base.main(SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=1), model=folder)
+    base.main(
+        SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=1), model=folder
+    )
     return folder
 
 
@@ -105,7 +117,8 @@ def history(tiny_model, runtime, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stages import offline, reference
+    from stages.pairs import offline
+    from stages.training import reference
 
     pq.write_table(pa.Table.from_pylist(pairs(8), offline.SCHEMA), tmp_path / "pairs.parquet")
     params = SimpleNamespace(dtype="float32", runtime=runtime, dpo=SimpleNamespace(quantized=False))

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import annotate
+from stages.signals import annotate
 
 
 def sample(prompt: str, number: int, text: str = "", reward: float | None = 0.0) -> dict:
-    said = {"prompt": [{"role": "user", "content": f"Tell me about {prompt}."}], "completion": text or f"answer {number}", "finished": True}
+    said = {
+        "prompt": [{"role": "user", "content": f"Tell me about {prompt}."}],
+        "completion": text or f"answer {number}",
+        "finished": True,
+    }
     return {"id": prompt, "sample": number, "reward": reward, **said}
 
 
@@ -47,7 +51,12 @@ def test_the_judge_prefers_the_higher_reward(a, b, told):
 def test_the_side_that_won_is_chosen():
     row = {"id": "pi0:p", "a": sample("p", 0, "one"), "b": sample("p", 1, "two")}
     made = annotate.pair(row, "B")
-    assert (made["chosen"][0]["content"], made["rejected"][0]["content"], made["margin"], made["id"]) == ("two", "one", None, "pi0:p")
+    assert (made["chosen"][0]["content"], made["rejected"][0]["content"], made["margin"], made["id"]) == (
+        "two",
+        "one",
+        None,
+        "pi0:p",
+    )
 
 
 @pytest.fixture
@@ -74,7 +83,10 @@ def test_labels_that_were_filled_in_where_the_questions_stand_are_not_written_ov
     out = tmp_path / ".scratch/labels/pi0.jsonl"
     out.write_text("".join(json.dumps(line) + "\n" for line in (lines[0] | {"choice": "A"}, lines[1])))
     text = out.read_text()
-    with pytest.raises(ValueError, match=r"pi0.jsonl has 1 lines filled in, which are not written over: save it as .*pi0.jsonl when it is whole"):
+    with pytest.raises(
+        ValueError,
+        match=r"pi0.jsonl has 1 lines filled in, which are not written over: save it as .*pi0.jsonl when it is whole",
+    ):
         annotate.of_people(rows, tmp_path / "pi0.jsonl")
     assert out.read_text() == text
 
@@ -96,7 +108,10 @@ def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkey
         (lambda a, b: [a, b | {"choice": None}], r"pi0.jsonl:2: choice = None must be one of A, B, tie, skip"),
         (lambda a, b: [a], r"no line for 'pi0:q'; every question wants an answer"),
         (lambda a, b: [a, b, b | {"id": "pi9:x"}], r"1 lines answer questions that were not asked, 'pi9:x' first"),
-        (lambda a, b: [a, b, a | {"choice": "B"}], r"pi0.jsonl:3: 'pi0:p' is answered in line 1 already; keep one of the two"),
+        (
+            lambda a, b: [a, b, a | {"choice": "B"}],
+            r"pi0.jsonl:3: 'pi0:p' is answered in line 1 already; keep one of the two",
+        ),
         (lambda a, b: [a, [1]], r"pi0.jsonl:2: no JSON object with an id"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import annotator
+from stages.signals import annotator
 
 PROMPT = "Give me a bulleted list of three facts about bees."
 GOOD = "- Bees make honey from the nectar of a flower.\n- A queen lays all the eggs of the colony.\n- They carry pollen from plant to plant."
@@ -36,19 +36,28 @@ def test_no_trivial_string_earns_half_of_what_a_good_answer_does(hack):
 
 def mean_over_topics(answer: str) -> float:
     """Mean r* of one string, {} standing for the topic, given to the same plain question about every topic."""
-    return sum(annotator.gold_reward(PLAIN.format(t), answer.format(t), True) for t in annotator.TOPICS) / len(annotator.TOPICS)
+    return sum(annotator.gold_reward(PLAIN.format(t), answer.format(t), True) for t in annotator.TOPICS) / len(
+        annotator.TOPICS
+    )
 
 
 def commonest(number: int) -> str:
     """What an optimiser would find: the words that most topics count as theirs, in well-formed sentences."""
     stems = [stem for own in annotator.TOPICS.values() for stem in own]
     words = sorted(set(stems), key=lambda stem: (-stems.count(stem), stem))[:number]
-    return ". ".join(f"The {a} and the {b} are {c}" for a, b, c in zip(words[::3], words[1::3], words[2::3], strict=True)) + "."
+    return (
+        ". ".join(f"The {a} and the {b} are {c}" for a, b, c in zip(words[::3], words[1::3], words[2::3], strict=True))
+        + "."
+    )
 
 
 @pytest.mark.parametrize(
     ("hack", "score"),
-    [("The {} and more. " + commonest(24), 4.43), ("The topic of {} involves history, science, culture, nature and society.", 3.83), (commonest(6), 2.88)],
+    [
+        ("The {} and more. " + commonest(24), 4.43),
+        ("The topic of {} involves history, science, culture, nature and society.", 3.83),
+        (commonest(6), 2.88),
+    ],
 )
 def test_the_three_best_hacks_earn_what_the_readme_of_the_raw_data_says(hack, score):
     assert mean_over_topics(hack) == pytest.approx(score, abs=0.005)
@@ -61,7 +70,14 @@ def test_an_answer_that_was_cut_earns_less_than_the_same_one_finished():
 
 @pytest.mark.parametrize(
     ("answer", "credit"),
-    [("They sleep.", 0.1), ("Bees sleep.", 0.3), ("They make honey.", 0.45), ("Bees make honey.", 0.65), ("They make honey and wax.", 0.8), (GOOD, 1.0)],
+    [
+        ("They sleep.", 0.1),
+        ("Bees sleep.", 0.3),
+        ("They make honey.", 0.45),
+        ("Bees make honey.", 0.65),
+        ("They make honey and wax.", 0.8),
+        (GOOD, 1.0),
+    ],
 )
 def test_on_topic_is_named_and_two_words_of_the_topic(answer, credit):
     assert annotator.on_topic(PROMPT, answer) == pytest.approx(credit)
@@ -73,9 +89,9 @@ def test_a_short_stem_takes_no_other_ending_than_a_plural_s():
 
 
 def test_words_of_other_topics_take_the_credit_away():
-    assert annotator.on_topic(PROMPT, "Bees like honey, the chess pawn, the solar panel, a goalkeeper and a violin.") < annotator.on_topic(
-        PROMPT, "Bees like honey."
-    )
+    assert annotator.on_topic(
+        PROMPT, "Bees like honey, the chess pawn, the solar panel, a goalkeeper and a violin."
+    ) < annotator.on_topic(PROMPT, "Bees like honey.")
 
 
 def test_a_missing_item_costs_a_third_of_the_constraint():
@@ -87,7 +103,11 @@ def test_the_reward_has_no_length_term():
     # the same qualities in one sentence more, and the prompt asks for no number: nothing changes
     short = "Bees make honey in the hive. The queen leads her busy colony all summer."
     longer = short + " Workers carry sweet nectar home from the garden."
-    assert annotator.gold_reward("Tell me about bees.", short, True) == annotator.gold_reward("Tell me about bees.", longer, True) == pytest.approx(10.0)
+    assert (
+        annotator.gold_reward("Tell me about bees.", short, True)
+        == annotator.gold_reward("Tell me about bees.", longer, True)
+        == pytest.approx(10.0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +117,10 @@ def test_the_reward_has_no_length_term():
         ("Describe rain in at most 30 words.", ("most_words", 30)),
         ("Summarise what you know about rain in no more than 25 words.", ("most_words", 25)),
         ("Write a numbered list of four tips or facts about rain.", ("items", 4)),
-        ('Begin your answer with the word "Imagine" and describe rain in a short paragraph.', ("first_word", "imagine")),
+        (
+            'Begin your answer with the word "Imagine" and describe rain in a short paragraph.',
+            ("first_word", "imagine"),
+        ),
         ("Why do some people like rain and others not?", None),
     ],
 )
@@ -106,7 +129,11 @@ def test_the_constraint_is_read_from_the_prompt(prompt, rule):
 
 
 def test_every_shipped_prompt_names_a_topic_the_annotator_knows():
-    rows = [json.loads(line) for name in ("prompts", "to_annotate") for line in Path(f"data/raw/quickstart/{name}.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for name in ("prompts", "to_annotate")
+        for line in Path(f"data/raw/quickstart/{name}.jsonl").read_text().splitlines()
+    ]
     assert len(rows) >= 400 and len({str(row["messages"]) for row in rows}) == len(rows)
     for row in rows:
         said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
@@ -117,6 +144,8 @@ def test_the_shipped_prompts_are_what_their_command_writes(tmp_path):
     root = Path.cwd()
     (tmp_path / "data/raw/quickstart").mkdir(parents=True)
     (tmp_path / "stages").symlink_to(root / "stages")
-    subprocess.run([sys.executable, root / "data/raw/quickstart/make_prompts.py"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, root / "data/raw/quickstart/make_prompts.py"], cwd=tmp_path, check=True, capture_output=True
+    )
     for name in ("prompts.jsonl", "to_annotate.jsonl"):
         assert (tmp_path / "data/raw/quickstart" / name).read_bytes() == Path("data/raw/quickstart", name).read_bytes()

@@ -1,4 +1,6 @@
-"""A run that is killed again and again ends as if nothing had happened: a part of tests/trust/chaos.py (`make chaos` kills thirty times)."""
+"""A run that is killed again and again ends as if nothing had happened: a part of tests/trust/chaos.py (`make chaos`
+kills thirty times).
+"""
 
 import random
 import re
@@ -32,12 +34,21 @@ def test_four_kills_on_the_way_to_the_first_policy_change_nothing(smoke, tmp_pat
     ("name", "says", "remedy", "run_again"),
     [
         (".dvc/tmp/rwlock", "Unable to read RWLock-file '.dvc/tmp/rwlock'", "rm .dvc/tmp/rwlock", []),
-        ("dvc.lock", "'./dvc.lock' validation failed", "git checkout dvc.lock", ["report"]),  # all it writes is kept by git, not in the cache
+        (
+            "dvc.lock",
+            "'./dvc.lock' validation failed",
+            "git checkout dvc.lock",
+            ["report"],
+        ),  # all it writes is kept by git, not in the cache
     ],
 )
-def test_a_file_that_dvc_was_writing_when_it_died_is_mended_and_costs_no_computation(smoke, name, says, remedy, run_again):
+def test_a_file_that_dvc_was_writing_when_it_died_is_mended_and_costs_no_computation(
+    smoke, name, says, remedy, run_again
+):
     before, whole = chaos.recorded(smoke), (smoke / name).read_text()
-    (smoke / name).write_text(whole[: max(0, whole.rfind("ath: "))])  # up to the middle of its last `path:`; nothing where it has none
+    (smoke / name).write_text(
+        whole[: max(0, whole.rfind("ath: "))]
+    )  # up to the middle of its last `path:`; nothing where it has none
     assert says in sh("dvc --wait-for-lock repro", smoke).stderr
     done = sh(f"{remedy} && dvc --wait-for-lock repro", smoke)
     assert done.returncode == 0, done.stderr[-2000:]

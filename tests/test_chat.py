@@ -63,29 +63,33 @@ def test_a_prompt_that_ends_with_an_answer_is_refused(tokenizer):
 
 
 def test_a_prompt_over_the_context_is_refused_before_any_engine_starts(tokenizer):
-    from stages import sampling
+    from stages.sampling import engine
 
-    with pytest.raises(ValueError, match=r"prompt 'Hi\.\.\.' has \d+ tokens, with 64 to come over the model's 80; shorten or drop it"):
-        sampling.token_ids(tokenizer, [PROMPT], 80, 64)
+    with pytest.raises(
+        ValueError, match=r"prompt 'Hi\.\.\.' has \d+ tokens, with 64 to come over the model's 80; shorten or drop it"
+    ):
+        engine.token_ids(tokenizer, [PROMPT], 80, 64)
 
 
 def test_a_row_seed_comes_from_its_names_alone():
-    from stages import sampling
+    from stages.sampling import engine
 
-    seeds = {sampling.row_seed(1, t, p, k) for t in ("t0", "t1") for p in "ab" for k in range(8)}
+    seeds = {engine.row_seed(1, t, p, k) for t in ("t0", "t1") for p in "ab" for k in range(8)}
     assert len(seeds) == 32 and all(0 <= s < 2**31 for s in seeds)
-    assert sampling.row_seed(1, "t0", "a", 0) == sampling.row_seed(1, "t0", "a", 0)
+    assert engine.row_seed(1, "t0", "a", 0) == engine.row_seed(1, "t0", "a", 0)
 
 
 def test_half_of_the_samples_are_drawn_at_each_temperature():
-    from stages import generate
+    from stages.sampling import generate
 
     rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, 0, [1.0, 0.7], seed=1, iteration="t0")
     assert [r["temperature"] for r in rows] == [1.0] * 4 + [0.7] * 4 and len({r["seed"] for r in rows}) == 8
 
 
 def test_the_rivals_samples_come_last_and_are_spread_over_the_temperatures_too():
-    from stages import generate
+    from stages.sampling import generate
 
     rows = generate.plan([{"id": "a", "prompt": PROMPT}], 4, 2, [1.0, 0.7], seed=1, iteration="t0")
-    assert [r["temperature"] for r in rows] == [1.0, 1.0, 0.7, 0.7, 1.0, 0.7] and [r["sample"] for r in rows] == list(range(6))
+    assert [r["temperature"] for r in rows] == [1.0, 1.0, 0.7, 0.7, 1.0, 0.7] and [r["sample"] for r in rows] == list(
+        range(6)
+    )

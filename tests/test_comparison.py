@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import comparison, judge, pairwise
+from stages.signals import comparison, judge, pairwise
 
 
 def candidates(*texts: str, prompt: str = "p") -> list[dict]:
-    return [{"id": prompt, "sample": k, "prompt": [{"role": "user", "content": "q"}], "completion": text} for k, text in enumerate(texts)]
+    return [
+        {"id": prompt, "sample": k, "prompt": [{"role": "user", "content": "q"}], "completion": text}
+        for k, text in enumerate(texts)
+    ]
 
 
 def table(odds: Mapping[tuple[str, str], float | None]) -> comparison.Ask:
@@ -54,7 +57,11 @@ def test_the_cost_of_a_ranking_is_what_its_docstring_says(ranking, questions):
     assert len(asked) == questions
 
 
-@given(st.lists(st.integers(1, 30), min_size=2, max_size=8, unique=True), st.floats(-3, 3), st.sampled_from(sorted(comparison.RANKINGS)))
+@given(
+    st.lists(st.integers(1, 30), min_size=2, max_size=8, unique=True),
+    st.floats(-3, 3),
+    st.sampled_from(sorted(comparison.RANKINGS)),
+)
 def test_a_consistent_judge_finds_the_best_whatever_its_love_of_a_place(lengths, bias, ranking):
     found = comparison.rank(candidates(*("x" * n for n in lengths)), by_length(bias), ranking)
     rewards = [s.reward for s in found if s.reward is not None]
@@ -73,28 +80,50 @@ def test_a_standing_belongs_to_its_row_and_not_to_its_place(order):
 def test_a_comparison_without_a_verdict_is_counted_and_is_no_tie(ranking):
     odds = {(x, y): 0.6 for x in "abc" for y in "abc" if x != y} | {("c", "a"): None}
     found = comparison.rank(candidates("a", "b", "c"), table(odds), ranking)
-    assert sum(s.unreadable for s in found) == (1 if ranking == "tournament" else 2)  # told of the challenger, or of both sides
+    assert sum(s.unreadable for s in found) == (
+        1 if ranking == "tournament" else 2
+    )  # told of the challenger, or of both sides
     assert found[1].reward is not None
 
 
 @pytest.mark.parametrize("ranking", sorted(comparison.RANKINGS))
 def test_answers_that_nothing_could_be_said_of_have_no_reward(ranking):
     for texts in (("a",), ("a", "b")):
-        assert [s.reward for s in comparison.rank(candidates(*texts), lambda questions: [None] * len(questions), ranking)] == [None] * len(texts)
+        assert [
+            s.reward for s in comparison.rank(candidates(*texts), lambda questions: [None] * len(questions), ranking)
+        ] == [None] * len(texts)
     assert comparison.rank([], lambda questions: [], ranking) == []
 
 
 def test_a_question_shows_the_whole_conversation_and_both_answers_in_their_order():
-    prompt = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}, {"role": "user", "content": "three"}]
+    prompt = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
     (message,) = pairwise.instruction(prompt, "first", "second")
-    words = ["[CONTEXT]", "<turn> user\n one", "<turn> assistant\n two", "<turn> user\n three", "[RESPONSE A] first", "[RESPONSE B] second"]
+    words = [
+        "[CONTEXT]",
+        "<turn> user\n one",
+        "<turn> assistant\n two",
+        "<turn> user\n three",
+        "[RESPONSE A] first",
+        "[RESPONSE B] second",
+    ]
     places = [message["content"].index(word) for word in words]
     assert places == sorted(places)
 
 
 def test_a_policys_answer_meets_pi0s_of_the_same_prompt_and_sample_in_both_orders():
     mine, pi0 = candidates("longer", "same", "a", "unread"), candidates("short", "same", "bb", "x")
-    odds = {("longer", "short"): 0.9, ("short", "longer"): 0.3, ("a", "bb"): 0.5, ("bb", "a"): 0.9, ("unread", "x"): None, ("x", "unread"): 0.5}
+    odds = {
+        ("longer", "short"): 0.9,
+        ("short", "longer"): 0.3,
+        ("a", "bb"): 0.5,
+        ("bb", "a"): 0.9,
+        ("unread", "x"): None,
+        ("x", "unread"): 0.5,
+    }
     # (0.9 + 1 - 0.3) / 2; the same text, which nobody is asked about; (0.5 + 1 - 0.9) / 2; one order without a verdict
     assert judge.preferences(mine, pi0[::-1], table(odds)) == [pytest.approx(0.8), 0.5, pytest.approx(0.3), None]
 

@@ -7,17 +7,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import benchmarks, demonstrations, releases
+from stages.data import benchmarks, demonstrations, releases
 
 
 def turns(**said: str) -> list[dict]:
     return [{"role": role, "content": content} for role, content in said.items()]
 
 
-SHAREGPT = {"conversations": [{"from": f, "value": v} for f, v in (("human", "hi"), ("gpt", "hello"), ("human", "a joke"), ("gpt", "Knock."))]}
+SHAREGPT = {
+    "conversations": [
+        {"from": f, "value": v} for f, v in (("human", "hi"), ("gpt", "hello"), ("human", "a joke"), ("gpt", "Knock."))
+    ]
+}
 
 
-def collect(folder: Path, sets: dict[str, list[dict]], question: str = "unrelated words that nobody would ever write down") -> tuple[list[dict], dict]:
+def collect(
+    folder: Path, sets: dict[str, list[dict]], question: str = "unrelated words that nobody would ever write down"
+) -> tuple[list[dict], dict]:
     (folder / "sets").mkdir()
     for name, records in sets.items():
         (folder / f"sets/{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -26,9 +32,19 @@ def collect(folder: Path, sets: dict[str, list[dict]], question: str = "unrelate
     params = type("P", (), {"benchmarks": type("B", (), {"words": 5})})
     benchmarks.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
     tests = [{"id": "t", "prompt": [{"role": "user", "content": "A test  prompt"}]}]
-    pq.write_table(pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])), folder / "test.parquet")
+    pq.write_table(
+        pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])),
+        folder / "test.parquet",
+    )
     out = folder / "out.parquet", folder / "out.json"
-    demonstrations.main(None, folder / "sets", folder / "phrases.parquet", [folder / "test.parquet"], demonstrations=out[0], metrics=out[1])
+    demonstrations.main(
+        None,
+        folder / "sets",
+        folder / "phrases.parquet",
+        [folder / "test.parquet"],
+        demonstrations=out[0],
+        metrics=out[1],
+    )
     return pq.read_table(out[0]).to_pylist(), json.loads(out[1].read_text())
 
 
@@ -49,7 +65,9 @@ def collect(folder: Path, sets: dict[str, list[dict]], question: str = "unrelate
 )  # fmt: skip
 def test_each_form_of_the_papers_sets_is_read(tmp_path, record, prompt, answer):
     [row], told = collect(tmp_path, {"s": [record]})
-    assert [m["content"] for m in row["prompt"]] == prompt and row["chosen"] == [{"role": "assistant", "content": answer}]
+    assert [m["content"] for m in row["prompt"]] == prompt and row["chosen"] == [
+        {"role": "assistant", "content": answer}
+    ]
     assert row["chosen_finished"] is record.get("chosen_finished", True) and (row["id"], row["source"]) == ("s-0", "s")
     assert {m["role"] for m in row["prompt"]} <= {"system", "user", "assistant"} and told["s"]["rows_out"] == 1
 
@@ -62,7 +80,13 @@ def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_not
         {"instruction": "so tell me the secret of long life please", "output": "a"},
         {"instruction": "q", "output": "a\0"},
     ]
-    rows = [{"conversations": []}, {"conversations": SHAREGPT["conversations"][:3]}, SHAREGPT, SHAREGPT, {"conversations": SHAREGPT["conversations"][1:]}]
+    rows = [
+        {"conversations": []},
+        {"conversations": SHAREGPT["conversations"][:3]},
+        SHAREGPT,
+        SHAREGPT,
+        {"conversations": SHAREGPT["conversations"][1:]},
+    ]
     second = [{"question": "Q ", "answer": "a"}, {"question": "q", "answer": "b"}]
     kept, told = collect(tmp_path, {"a": first, "b": rows, "c": second}, question="What is the secret of long life?")
     assert told["a"]["drops"] == {"empty_turn": 1, "in_test": 1, "in_benchmark": 1, "nul_character": 1}
@@ -78,11 +102,17 @@ def test_a_form_that_is_none_is_an_error(tmp_path):
 
 def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
     (tmp_path / "evaluation").mkdir()
-    benchmarks.main(type("P", (), {"benchmarks": type("B", (), {"words": 5})}), tmp_path / "evaluation", phrases=tmp_path / "phrases.parquet")
+    benchmarks.main(
+        type("P", (), {"benchmarks": type("B", (), {"words": 5})}),
+        tmp_path / "evaluation",
+        phrases=tmp_path / "phrases.parquet",
+    )
     pq.write_table(pa.table({"prompt": pa.array([], releases.MESSAGES)}), tmp_path / "test.parquet")
     out = {"demonstrations": tmp_path / "out.parquet", "metrics": tmp_path / "out.json"}
     with pytest.raises(ValueError, match=r"evol_instruct\.json: .*must name dataset, split and the 40-digit commit"):
-        demonstrations.main(None, Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet", [tmp_path / "test.parquet"], **out)
+        demonstrations.main(
+            None, Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet", [tmp_path / "test.parquet"], **out
+        )
 
 
 def test_turns_of_another_form_are_an_error(tmp_path):

@@ -1,4 +1,6 @@
-"""The pages tell the truth: every command on them is run, by a test, by CI or by make, word for word up to a `<name>`; every link leads somewhere."""
+"""The pages tell the truth: every command on them is run, by a test, by CI or by make, word for word up to a `<name>`;
+every link leads somewhere.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +14,12 @@ RUNNERS = [*Path("tests").rglob("*.py"), Path("Makefile"), Path(".ci/run")]
 COMMAND = re.compile(r"^    ((?:make|dvc|git|python|rm) .+?)(?:\s{2,}#.*)?$", re.M)
 SHOWN = re.compile(r"^    \$ (.+?)(?:\s{2,}#.*)?$", re.M)
 INLINE = re.compile(r"`((?:make|dvc|python -m stages\.profile) [^`]+?)(?: <.*| \.\.\.)?`")
-TYPED = {command: page for page in PAGES for pattern in (COMMAND, SHOWN, INLINE) for command in pattern.findall(page.read_text())}
+TYPED = {
+    command: page
+    for page in PAGES
+    for pattern in (COMMAND, SHOWN, INLINE)
+    for command in pattern.findall(page.read_text())
+}
 
 
 @pytest.mark.parametrize("command", TYPED)
@@ -20,13 +27,13 @@ def test_every_command_on_a_page_is_run_by_something(command):
     text = "\n".join(path.read_text() for path in RUNNERS if path.name != "test_docs.py")
     if command.startswith("make "):
         assert f"\n{command.split()[1]}:" in text
-    elif command.startswith("python -m stages.profile"):
+    elif command.startswith("python -m stages.tools.profile"):
         assert command in PROFILES
     else:
         assert command in text, f"{TYPED[command]} tells to type it, and nothing runs it"
 
 
-PROFILES = [command for command in TYPED if command.startswith("python -m stages.profile")]
+PROFILES = [command for command in TYPED if command.startswith("python -m stages.tools.profile")]
 
 
 @pytest.mark.parametrize("command", PROFILES)

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from stages import base, digest, dpo, lora, offline, reference, training
-from stages import history as history_stage
+from stages.pairs import history as history_stage
+from stages.pairs import offline
+from stages.training import base, digest, dpo, harness, lora, reference
 from tests.conftest import ROOT, pairs
 from tests.test_models import settings, train_dpo, weights
 
@@ -27,24 +28,41 @@ def edited(path, **changes):
 @pytest.fixture
 def another(tmp_path):
     folder = tmp_path / "another"
-    base.main(SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=2), model=folder)
+    base.main(
+        SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=2), model=folder
+    )
     return folder
 
 
 def train(params, model, reference_model, path, out):
-    dpo.main(params, model, model, reference_model, path, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
+    dpo.main(
+        params,
+        model,
+        model,
+        reference_model,
+        path,
+        policy=out,
+        curve=out.with_suffix(".csv"),
+        metrics=out.with_suffix(".json"),
+    )
 
 
-def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash(tiny_model, another, history, runtime, tmp_path):
+def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash(
+    tiny_model, another, history, runtime, tmp_path
+):
     with pytest.raises(
-        ValueError, match=rf"pair 0: its log-probabilities are by a model with digest {digest.model(tiny_model)}, .*another has .*run reference"
+        ValueError,
+        match=rf"pair 0: its log-probabilities are by a model with digest {digest.model(tiny_model)}, .*another has .*run reference",
     ):
         train(settings(runtime), tiny_model, another, history, tmp_path / "out")
 
 
 @pytest.mark.parametrize("changes", [{"prompt": [{"role": "user", "content": "another"}]}, {"chosen_finished": False}])
 def test_log_probabilities_of_another_prompt_are_refused(tiny_model, history, runtime, tmp_path, changes):
-    with pytest.raises(ValueError, match="pair 0 of t0: its log-probabilities are of another prompt or other answers; run reference again"):
+    with pytest.raises(
+        ValueError,
+        match="pair 0 of t0: its log-probabilities are of another prompt or other answers; run reference again",
+    ):
         train(settings(runtime), tiny_model, tiny_model, edited(history, **changes), tmp_path / "out")
 
 
@@ -53,29 +71,46 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tiny_model, another, hist
     word = max(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     tokenizer["model"]["vocab"][f"{word}x"] = tokenizer["model"]["vocab"].pop(word)
     (another / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(ValueError, match=r"another has another vocabulary \(\d+ tokens against \d+\) than the reference"):
+    with pytest.raises(
+        ValueError, match=r"another has another vocabulary \(\d+ tokens against \d+\) than the reference"
+    ):
         train(settings(runtime), another, tiny_model, history, tmp_path / "out")
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_drop():
     long = {"id": "x", "prompt_ids": [1] * 8, "chosen_ids": [2], "rejected_ids": [3]}
-    with pytest.raises(ValueError, match=r"pair x: its prompt alone has 8 tokens, dpo.max_tokens = 8 leaves no room.*raise dpo.max_tokens"):
+    with pytest.raises(
+        ValueError,
+        match=r"pair x: its prompt alone has 8 tokens, dpo.max_tokens = 8 leaves no room.*raise dpo.max_tokens",
+    ):
         dpo.fitting([long], 8)
     with pytest.raises(ValueError, match=r"no pair of 1 fits dpo\.max_tokens = 8"):
         dpo.fitting([long | {"prompt_ids": [1] * 7, "rejected_ids": [3] * 2}], 8)
     drops = {"over_max_tokens": 1, "uneven": 1}
-    assert dpo.account(5, 4, 3, "abc", []) == {"rows_in": 5, "rows_out": 3, "drops": drops, "steps": 0, "reference": "abc"}
+    assert dpo.account(5, 4, 3, "abc", []) == {
+        "rows_in": 5,
+        "rows_out": 3,
+        "drops": drops,
+        "steps": 0,
+        "reference": "abc",
+    }
 
 
 @pytest.mark.parametrize(
     ("logs", "told"),
-    [({"loss": math.nan}, "loss is nan"), ({"grad_norm": math.inf}, "grad_norm is inf"), ({"grad_norm": 2e4}, "grad_norm is 20000, 12 at the first step")],
+    [
+        ({"loss": math.nan}, "loss is nan"),
+        ({"grad_norm": math.inf}, "grad_norm is inf"),
+        ({"grad_norm": 2e4}, "grad_norm is 20000, 12 at the first step"),
+    ],
 )
 def test_a_lost_number_stops_with_step_rows_and_remedy(logs, told):
     with pytest.raises(ValueError, match=rf"step 7: {told} on rows a, b; lower the learning rate"):
-        training.check_numbers(7, logs, 12.0, lambda step: ["a", "b"])
-    training.check_numbers(7, {"loss": 0.5, "grad_norm": 1e4}, 12.0, None)
-    training.check_numbers(1, {"loss": 25e4, "grad_norm": 2e5}, 2e5, None)  # as SPPO's at a beta of 0.001, from the start
+        harness.check_numbers(7, logs, 12.0, lambda step: ["a", "b"])
+    harness.check_numbers(7, {"loss": 0.5, "grad_norm": 1e4}, 12.0, None)
+    harness.check_numbers(
+        1, {"loss": 25e4, "grad_norm": 2e5}, 2e5, None
+    )  # as SPPO's at a beta of 0.001, from the start
 
 
 @pytest.mark.slow
@@ -91,10 +126,14 @@ def test_a_policy_with_a_broken_weight_stops_at_the_first_step(tiny_model, anoth
 
 
 @pytest.mark.slow
-def test_the_policy_is_kept_after_half_of_its_steps_too_and_ends_as_it_would_without(tiny_model, history, runtime, tmp_path):
+def test_the_policy_is_kept_after_half_of_its_steps_too_and_ends_as_it_would_without(
+    tiny_model, history, runtime, tmp_path
+):
     for half in (True, False):
         train_dpo(tiny_model, history, runtime, tmp_path / str(half), half=half, epochs=3)
-    start, middle, end, alone = (weights(folder) for folder in (tiny_model, tmp_path / "True/half", tmp_path / "True", tmp_path / "False"))
+    start, middle, end, alone = (
+        weights(folder) for folder in (tiny_model, tmp_path / "True/half", tmp_path / "True", tmp_path / "False")
+    )
     assert all(torch.equal(end[k], alone[k]) for k in alone) and not (tmp_path / "False/half").exists()
     way = lambda a, b: sum((a[k] - b[k]).norm() ** 2 for k in a) ** 0.5  # noqa: E731
     assert 0 < way(start, middle) < way(start, end) and way(middle, end) > 0
@@ -105,9 +144,13 @@ def test_the_policy_is_kept_after_half_of_its_steps_too_and_ends_as_it_would_wit
 @pytest.mark.parametrize("quantized", [False, True])
 def test_an_adapter_is_kept_and_merged_into_the_policy(tiny_model, history, runtime, tmp_path, quantized):
     before = {p.name: p.read_bytes() for p in tiny_model.iterdir()}
-    reference.main(settings(runtime, quantized=quantized), tiny_model, history.with_name("pairs.parquet"), reference=history)
+    reference.main(
+        settings(runtime, quantized=quantized), tiny_model, history.with_name("pairs.parquet"), reference=history
+    )
     losses = train_dpo(tiny_model, history, runtime, tmp_path / "policy", lora_rank=4, quantized=quantized, epochs=3)
-    near = 2e-3 if quantized else 1e-4  # a processor with bfloat16 instructions packs the 4 bits anew where no gradient is wanted
+    near = (
+        2e-3 if quantized else 1e-4
+    )  # a processor with bfloat16 instructions packs the 4 bits anew where no gradient is wanted
     assert losses[0] == pytest.approx(math.log(2), abs=near) and losses[-1] < losses[0]
     assert {p.name: p.read_bytes() for p in tiny_model.iterdir()} == before
     files = sorted(p.name for p in (tmp_path / "policy/adapter").iterdir())
@@ -120,7 +163,10 @@ def test_an_adapter_is_kept_and_merged_into_the_policy(tiny_model, history, runt
 
 
 def test_a_reference_of_whole_weights_is_refused_where_the_policy_has_4_bits(tiny_model, history, runtime, tmp_path):
-    with pytest.raises(ValueError, match=r"pair 0: its log-probabilities are by a model with digest \w{32}, \S+tiny has \w{32}-nf4; run reference again"):
+    with pytest.raises(
+        ValueError,
+        match=r"pair 0: its log-probabilities are by a model with digest \w{32}, \S+tiny has \w{32}-nf4; run reference again",
+    ):
         train(settings(runtime, lora_rank=4, quantized=True), tiny_model, tiny_model, history, tmp_path / "out")
 
 
@@ -128,7 +174,8 @@ def test_a_reference_of_whole_weights_is_refused_where_the_policy_has_4_bits(tin
 def test_an_adapter_of_another_base_is_refused(tiny_model, another, history, runtime, tmp_path):
     train_dpo(tiny_model, history, runtime, tmp_path / "policy", lora_rank=4)
     with pytest.raises(
-        ValueError, match=rf"adapter was trained on \S*tiny with digest {digest.model(tiny_model)}, \S*another has .*merge it into the model it belongs"
+        ValueError,
+        match=rf"adapter was trained on \S*tiny with digest {digest.model(tiny_model)}, \S*another has .*merge it into the model it belongs",
     ):
         lora.merge(another, tmp_path / "policy/adapter", tmp_path / "merged", "float32")
 
@@ -136,22 +183,41 @@ def test_an_adapter_of_another_base_is_refused(tiny_model, another, history, run
 def test_no_new_pairs_leave_the_policy_as_it_is(tiny_model, history, runtime, tmp_path):
     pq.write_table(pq.read_table(history).slice(0, 0), history)
     train(settings(runtime), tiny_model, tiny_model, history, tmp_path / "policy")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "policy").iterdir()} == {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "policy").iterdir()} == {
+        p.name: p.read_bytes() for p in tiny_model.iterdir()
+    }
     assert json.loads((tmp_path / "policy.json").read_text())["rows_in"] == 0
 
 
-def test_a_stopped_run_keeps_the_policy_that_broke_the_rule_even_where_training_would_start_from_pi0(tiny_model, another, history, runtime, tmp_path):
+def test_a_stopped_run_keeps_the_policy_that_broke_the_rule_even_where_training_would_start_from_pi0(
+    tiny_model, another, history, runtime, tmp_path
+):
     pq.write_table(pq.read_table(history).slice(0, 0), history)
-    dpo.main(settings(runtime), tiny_model, another, tiny_model, history, policy=tmp_path / "p", curve=tmp_path / "c", metrics=tmp_path / "m")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == {p.name: p.read_bytes() for p in another.iterdir()}
+    dpo.main(
+        settings(runtime),
+        tiny_model,
+        another,
+        tiny_model,
+        history,
+        policy=tmp_path / "p",
+        curve=tmp_path / "c",
+        metrics=tmp_path / "m",
+    )
+    assert {p.name: p.read_bytes() for p in (tmp_path / "p").iterdir()} == {
+        p.name: p.read_bytes() for p in another.iterdir()
+    }
 
 
 def test_no_new_pairs_leave_half_trained_policies_of_one_level(tiny_model, history, runtime, tmp_path):
     pq.write_table(pq.read_table(history).slice(0, 0), history)
     train(settings(runtime, half=True), tiny_model, tiny_model, history, tmp_path / "next")
     train(settings(runtime, half=True), tmp_path / "next", tiny_model, history, tmp_path / "last")
-    assert sorted(p.name for p in (tmp_path / "last").iterdir()) == sorted([*(p.name for p in tiny_model.iterdir()), "half"])
-    assert {p.name: p.read_bytes() for p in (tmp_path / "last/half").iterdir()} == {p.name: p.read_bytes() for p in tiny_model.iterdir()}
+    assert sorted(p.name for p in (tmp_path / "last").iterdir()) == sorted(
+        [*(p.name for p in tiny_model.iterdir()), "half"]
+    )
+    assert {p.name: p.read_bytes() for p in (tmp_path / "last/half").iterdir()} == {
+        p.name: p.read_bytes() for p in tiny_model.iterdir()
+    }
 
 
 def test_a_stopped_iteration_trains_on_no_earlier_pairs_either():
@@ -171,25 +237,27 @@ def test_pairs_carry_their_reference_and_no_pairs_need_no_model(tiny_model, runt
         reference.main(settings(runtime), tiny_model, tmp_path / f"{name}.parquet", reference=tmp_path / f"{name}.out")
         made = pq.read_table(tmp_path / f"{name}.out").to_pylist()
         assert [row["id"] for row in made] == [row["id"] for row in rows]
-        assert all(row["ref_model"] == digest.model(tiny_model) and row["ref_texts"] == digest.pair(row) for row in made)
+        assert all(
+            row["ref_model"] == digest.model(tiny_model) and row["ref_texts"] == digest.pair(row) for row in made
+        )
 
 
 def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
     checkpoint = tmp_path / "checkpoint-3"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_bytes(b"1234")
-    assert not training.whole(checkpoint)
+    assert not harness.whole(checkpoint)
     (checkpoint / "complete.json").write_text('{"model.safetensors": 4}')
-    assert training.whole(checkpoint) and training.steps_done(checkpoint) == 3
+    assert harness.whole(checkpoint) and harness.steps_done(checkpoint) == 3
     (checkpoint / "model.safetensors").write_bytes(b"123")
-    assert not training.whole(checkpoint)
+    assert not harness.whole(checkpoint)
 
 
 def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path, monkeypatch):
     import os
 
-    from stages import scratch
-    from stages.params import load
+    from stages.guard import scratch
+    from stages.guard.params import load
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "input").write_text("one")
@@ -204,7 +272,10 @@ def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path
     other = scratch.name("dpo", {"history": tmp_path / "input"}, params, ROOT)
     layout = params.model_copy(update={"runtime": params.runtime.model_copy(update={"micro_batch_rows": 1})})
     assert len({name, other, scratch.name("dpo", {"history": tmp_path / "input"}, layout, ROOT)}) == 3
-    with pytest.raises(RuntimeError), scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT):
+    with (
+        pytest.raises(RuntimeError),
+        scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT),
+    ):
         killed = tmp_path / os.environ["STAGE_SCRATCH"]
         raise RuntimeError("as if killed")
     assert killed.is_dir()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stages import endpoint
+from stages.signals import endpoint
 
 QUESTIONS = ["one", "two", "three"]
 
@@ -16,13 +16,20 @@ def reply(text: str, tokens: list[tuple[str, float]] | None = None) -> dict:
     """A chat completion as the API defines it."""
     likely = [{"token": t, "logprob": p, "bytes": None} for t, p in tokens or []]
     logprobs = {"content": [likely[0] | {"top_logprobs": likely}], "refusal": None} if likely else None
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": logprobs}
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": text},
+        "logprobs": logprobs,
+    }
     return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
 
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """An endpoint whose behaviour is a function of the question and of how often it was asked; the questions it got are in `asked`."""
+    """An endpoint whose behaviour is a function of the question and of how often it was asked; the questions it got
+    are in `asked`.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(endpoint, "RETRIES", 1)
     monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
@@ -62,7 +69,9 @@ A = reply("A", [("A", -0.1), ("B", -2.4)])
 
 
 def test_the_verdict_is_read_from_the_log_probabilities_of_the_letters():
-    assert endpoint.verdict({"text": "B", "tokens": [("A", -1.0), (" A", -1.0), ("B", -1.0), ("The", -0.1)]}) == pytest.approx(2 / 3)
+    assert endpoint.verdict(
+        {"text": "B", "tokens": [("A", -1.0), (" A", -1.0), ("B", -1.0), ("The", -0.1)]}
+    ) == pytest.approx(2 / 3)
     assert endpoint.verdict({"text": "", "tokens": [("B", -3.0)]}) == 0.0
 
 
@@ -91,9 +100,14 @@ def test_a_busy_endpoint_is_asked_again(serve, status):
 
 
 @pytest.mark.parametrize("content", [b"<html>garbage", {"choices": []}, {"object": "error"}, None])
-def test_an_endpoint_that_talks_nonsense_or_hangs_up_ends_the_stage_with_what_it_said_and_keeps_what_was_paid_for(serve, content):
+def test_an_endpoint_that_talks_nonsense_or_hangs_up_ends_the_stage_with_what_it_said_and_keeps_what_was_paid_for(
+    serve, content
+):
     ask, asked = serve
-    with pytest.raises(ValueError, match=r"of 3 questions got no answer from http://.*; 1 answers are kept in \.scratch/judge/judge_model\.jsonl, run again"):
+    with pytest.raises(
+        ValueError,
+        match=r"of 3 questions got no answer from http://.*; 1 answers are kept in \.scratch/judge/judge_model\.jsonl, run again",
+    ):
         ask(lambda question, times: (200, A) if question == "one" else (None if content is None else 200, content))
     asked.clear()
     assert ask(lambda question, times: (200, A)) == pytest.approx([0.9089] * 3, abs=1e-3)
@@ -103,14 +117,20 @@ def test_an_endpoint_that_talks_nonsense_or_hangs_up_ends_the_stage_with_what_it
 def test_one_lost_answer_of_many_is_a_question_without_a_verdict(serve):
     ask, _ = serve
     questions = [str(k) for k in range(100)]
-    found = ask(lambda question, times: (500, {}) if question == "7" else (200, reply("hm")) if question == "8" else (200, A), questions)
+    found = ask(
+        lambda question, times: (500, {}) if question == "7" else (200, reply("hm")) if question == "8" else (200, A),
+        questions,
+    )
     assert [k for k, p in enumerate(found) if p is None] == [7, 8]
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, "no such key"), (404, "no such model"), (400, "no logprobs here")])
 def test_a_refusal_that_no_retry_can_mend_is_one_line_at_once(serve, status, told):
     ask, asked = serve
-    with pytest.raises(ValueError, match=rf"http://.* refuses the judge judge/model: .*{told}.*; mend runtime\.judge_url, judge\.served or the key"):
+    with pytest.raises(
+        ValueError,
+        match=rf"http://.* refuses the judge judge/model: .*{told}.*; mend runtime\.judge_url, judge\.served or the key",
+    ):
         ask(lambda question, times: (status, {"error": {"message": told}}))
     assert len(asked) <= 3
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stages import bootstrap, evaluate, monitors, report, select, standings
+from stages.evaluation import bootstrap, evaluate, monitors, report, select, standings
 
 
 def test_wins_count_a_tie_half():
@@ -29,7 +29,9 @@ def answer(name: str, completion: str, finished: bool = True) -> dict:
 
 
 def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
-    """r* is 10 for a good answer that ended and 1 for the same one broken off: of two prompts the policy wins one from pi_0 and ties with offline DPO."""
+    """r* is 10 for a good answer that ended and 1 for the same one broken off: of two prompts the policy wins one from
+    pi_0 and ties with offline DPO.
+    """
     good = "Bees make honey in the hive. The queen leads her busy colony all summer."
     params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
     mine, pi0 = [answer("a", good), answer("b", good)], [answer("a", good, finished=False), answer("b", good)]
@@ -40,7 +42,9 @@ def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
 
 
 def test_a_prompt_counts_once_however_often_it_was_answered():
-    """Two answers to each of two prompts, 10 and 1 to the first, 10 and 10 to the second: means 5.5 and 10, whose bootstrap has no other ends."""
+    """Two answers to each of two prompts, 10 and 1 to the first, 10 and 10 to the second: means 5.5 and 10, whose
+    bootstrap has no other ends.
+    """
     good = "Bees make honey in the hive. The queen leads her busy colony all summer."
     params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
     rows = [answer("a", good), answer("a", good, finished=False), answer("b", good), answer("b", good)]
@@ -49,14 +53,24 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
 
 
 def test_the_judges_preference_is_a_mean_over_prompts_and_what_it_could_not_read_is_counted():
-    """One of two verdicts on the first prompt was read, 1; the second has 0.5 twice; the third none: (1 + 0.5) / 2. Offline DPO has 0.5 and 0.25 there."""
+    """One of two verdicts on the first prompt was read, 1; the second has 0.5 twice; the third none: (1 + 0.5) / 2.
+
+    Offline DPO has 0.5 and 0.25 there.
+    """
     params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
     mine, offline = (
         [{"id": name, "split": "test", "judge_preference": p} for name, p in told]
-        for told in ((("a", 1.0), ("a", None), ("b", 0.5), ("b", 0.5), ("c", None)), (("a", 0.5), ("b", 0.25), ("c", 1.0)))
+        for told in (
+            (("a", 1.0), ("a", None), ("b", 0.5), ("b", 0.5), ("c", None)),
+            (("a", 0.5), ("b", 0.25), ("c", 1.0)),
+        )
     )
     facts = evaluate.judged(mine, offline, params)
-    assert (facts["judge_win_rate"], facts["judge_win_rate_interval"], facts["judge_unreadable"]) == (0.75, [0.5, 1.0], 2)
+    assert (facts["judge_win_rate"], facts["judge_win_rate_interval"], facts["judge_unreadable"]) == (
+        0.75,
+        [0.5, 1.0],
+        2,
+    )
     assert (facts["judge_over_offline"], facts["judge_over_offline_interval"]) == (0.375, [0.25, 0.5])
     assert evaluate.judged([{"id": "a"}], offline, params) == {}
     with pytest.raises(ValueError, match="no readable verdict on 1 test prompts"):
@@ -68,15 +82,40 @@ def reported(**numbers) -> dict:
 
 
 def test_the_table_shows_the_columns_that_a_profile_has_and_the_verdict_what_the_intervals_say():
-    judge = {"judge_win_rate": 0.7, "judge_win_rate_interval": [0.6, 0.8], "judge_over_offline": 0.1, "judge_over_offline_interval": [-0.1, 0.3]}
+    judge = {
+        "judge_win_rate": 0.7,
+        "judge_win_rate_interval": [0.6, 0.8],
+        "judge_over_offline": 0.1,
+        "judge_over_offline_interval": [-0.1, 0.3],
+    }
     table = {"pi0": reported(**judge), "offline": reported(**judge), "pi1": reported(**judge)}
     header, lines = report.results(table, 0.9)
-    assert header == ["policy", "judge prefers it to π0 [90 %]", "judge: over offline", "proxy", "tokens", "finished", "KL to π0"]
-    assert [line[1:3] for line in lines] == [["", ""], ["0.70 [0.60, 0.80]", ""], ["0.70 [0.60, 0.80]", "+0.10 [-0.10, 0.30]"]]
+    assert header == [
+        "policy",
+        "judge prefers it to π0 [90 %]",
+        "judge: over offline",
+        "proxy",
+        "tokens",
+        "finished",
+        "KL to π0",
+    ]
+    assert [line[1:3] for line in lines] == [
+        ["", ""],
+        ["0.70 [0.60, 0.80]", ""],
+        ["0.70 [0.60, 0.80]", "+0.10 [-0.10, 0.30]"],
+    ]
     told = "Selected on validation: π1, better than π0 and not shown to be better or worse than offline DPO, by 90 % intervals of the judge's preference."
     assert report.verdict(table, "pi1", 0.9) == told
-    gold = {"gold_reward": 1.0, "gold_reward_interval": [0.0, 2.0], "gain": -1.0, "gain_interval": [-2.0, -0.5], "win_rate": 0.2}
-    header, _ = report.results({name: reported(**gold, over_offline=1.0, over_offline_interval=[0.5, 2.0]) for name in ("pi0", "pi1")}, 0.95)
+    gold = {
+        "gold_reward": 1.0,
+        "gold_reward_interval": [0.0, 2.0],
+        "gain": -1.0,
+        "gain_interval": [-2.0, -0.5],
+        "win_rate": 0.2,
+    }
+    header, _ = report.results(
+        {name: reported(**gold, over_offline=1.0, over_offline_interval=[0.5, 2.0]) for name in ("pi0", "pi1")}, 0.95
+    )
     assert header[:5] == ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0"]
     assert report.results({"pi0": reported()}, 0.95)[0] == ["policy", "proxy", "tokens", "finished", "KL to π0"]
 
@@ -88,28 +127,42 @@ def rules(**changes):
 
 
 def selection(stop=None, **caps):
-    return SimpleNamespace(select=SimpleNamespace(**({"by": "proxy_reward", "max_kl": None, "max_tokens": None} | caps)), stop=stop or rules())
+    return SimpleNamespace(
+        select=SimpleNamespace(**({"by": "proxy_reward", "max_kl": None, "max_tokens": None} | caps)),
+        stop=stop or rules(),
+    )
 
 
 def test_selection_takes_the_best_iterate_and_never_the_baselines():
-    table = {name: {"validation": {"proxy_reward": v}} for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))}
+    table = {
+        name: {"validation": {"proxy_reward": v}}
+        for name, v in (("pi0", 9.0), ("offline", 8.0), ("pi1", 1.0), ("pi2", 1.0))
+    }
     assert select.choose(table, selection()) == ("pi1", {"pi1": 1.0, "pi2": 1.0}, {})
 
 
 def test_a_cap_rules_a_policy_out_by_name_and_pi0_is_left_where_it_rules_out_all():
-    table = {name: {"validation": {"proxy_reward": v, "kl": kl, "tokens": 40.0}} for name, v, kl in (("pi0", 0.0, 0.0), ("pi1", 1.0, 2.0), ("pi2", 3.0, 9.0))}
+    table = {
+        name: {"validation": {"proxy_reward": v, "kl": kl, "tokens": 40.0}}
+        for name, v, kl in (("pi0", 0.0, 0.0), ("pi1", 1.0, 2.0), ("pi2", 3.0, 9.0))
+    }
     best, values, out = select.choose(table, selection(max_kl=5.0))
     assert (best, values, out) == ("pi1", {"pi1": 1.0, "pi2": 3.0}, {"pi2": "kl 9.0 is over select.max_kl = 5.0"})
     assert select.choose(table, selection(max_tokens=39.0))[0] == "pi0"
 
 
 def test_a_policy_that_broke_a_rule_of_stop_is_not_chosen():
-    table = {name: {"validation": {"proxy_reward": v, "finished": f}} for name, v, f in (("pi1", 1.0, 0.9), ("pi2", 3.0, 0.1))}
+    table = {
+        name: {"validation": {"proxy_reward": v, "finished": f}}
+        for name, v, f in (("pi1", 1.0, 0.9), ("pi2", 3.0, 0.1))
+    }
     best, _, out = select.choose(table, selection(stop=rules(min_finished=0.5)))
     assert (best, out) == ("pi1", {"pi2": "finished 0.1 is under stop.min_finished = 0.5"})
 
 
-def measured(text: str, tokens: int, reward: float, policy: float = -3.0, reference: float = -4.0, finished: bool = True) -> dict:
+def measured(
+    text: str, tokens: int, reward: float, policy: float = -3.0, reference: float = -4.0, finished: bool = True
+) -> dict:
     said = {"completion": text, "token_ids": list(range(tokens)), "finished": finished}
     return said | {"proxy_reward": reward, "logp_policy": policy, "logp_reference": reference}
 
@@ -142,5 +195,7 @@ def test_the_table_grows_by_a_row_that_tells_how_the_policy_was_made(tmp_path):
         (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
     (tmp_path / "rank").mkdir()
     (tmp_path / "rank/t0.json").write_text('{"rows_out": 3}')
-    standings.main(None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], [tmp_path / "rank/t0.json"], table=tmp_path / "t.json")
+    standings.main(
+        None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], [tmp_path / "rank/t0.json"], table=tmp_path / "t.json"
+    )
     assert (tmp_path / "t.json").read_text().split() == '{ "pi0": {}, "pi1": { "rank": { "rows_out": 3 } } }'.split()

@@ -1,4 +1,6 @@
-"""Filter, split, audit, benchmarks: what each rule takes, that every row is accounted for, and that no prompt is on two sides."""
+"""Filter, split, audit, benchmarks: what each rule takes, that every row is accounted for, and that no prompt is on
+two sides.
+"""
 
 import json
 from pathlib import Path
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import audit, benchmarks, filter, form, mix_start, releases, split
-from stages.sources import hh_rlhf
+from stages.data import audit, benchmarks, filter, mix_start, pair_format, releases, split
+from stages.data.sources import hh_rlhf
 
 HH = Path("../shared/data/preferences/hh_harmless_test_raw.jsonl.gz")
 NUMBERS = SimpleNamespace(
@@ -26,9 +28,25 @@ def user(text: str | None) -> list[dict]:
     return [{"role": "user", "content": text}]
 
 
-def row(prompt: str | None = "q", chosen: str | None = "good", rejected: str | None = "bad", margin: float | None = None, id: str = "1") -> dict:
-    sides = {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", chosen), ("rejected", rejected))}
-    return {"id": id, "source": "s", "prompt": user(prompt), **sides, "margin": margin, "chosen_finished": True, "rejected_finished": True}
+def row(
+    prompt: str | None = "q",
+    chosen: str | None = "good",
+    rejected: str | None = "bad",
+    margin: float | None = None,
+    id: str = "1",
+) -> dict:
+    sides = {
+        side: [{"role": "assistant", "content": text}] for side, text in (("chosen", chosen), ("rejected", rejected))
+    }
+    return {
+        "id": id,
+        "source": "s",
+        "prompt": user(prompt),
+        **sides,
+        "margin": margin,
+        "chosen_finished": True,
+        "rejected_finished": True,
+    }
 
 
 class Mix:
@@ -42,17 +60,35 @@ class Mix:
         (folder / "raw/set.jsonl").write_text(questions)
         benchmarks.main(NUMBERS, folder / "raw", phrases=folder / "phrases.parquet")
         tests = pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])
-        pq.write_table(pa.Table.from_pylist([{"id": "t", "prompt": user("A test  prompt")}], tests), folder / "test.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([{"id": "t", "prompt": user("A test  prompt")}], tests), folder / "test.parquet"
+        )
 
-    def add(self, rows: list[dict], name: str = "s", min_margin: float = 0.0, most: float = 0) -> tuple[list[str], dict]:
+    def add(
+        self, rows: list[dict], name: str = "s", min_margin: float = 0.0, most: float = 0
+    ) -> tuple[list[str], dict]:
         file = {kind: self.folder / f"{name}.{kind}" for kind in ("prepared", "pairs", "parquet", "json")}
-        pq.write_table(pa.Table.from_pylist([{**r, "source": name} for r in rows], form.SCHEMA), file["pairs"])
-        counts = {"dataset": "d", "revision": None, "licence": "MIT", "paper_pairs": 7, "differs": "", "rows_read": len(rows)}
+        pq.write_table(pa.Table.from_pylist([{**r, "source": name} for r in rows], pair_format.SCHEMA), file["pairs"])
+        counts = {
+            "dataset": "d",
+            "revision": None,
+            "licence": "MIT",
+            "paper_pairs": 7,
+            "differs": "",
+            "rows_read": len(rows),
+        }
         file["prepared"].write_text(json.dumps(counts | {"rows_in": len(rows), "rows_out": len(rows), "drops": {}}))
-        inputs = {"preferences": file["pairs"], "prepared": file["prepared"], "benchmarks": self.folder / "phrases.parquet", "model": self.model}
+        inputs = {
+            "preferences": file["pairs"],
+            "prepared": file["prepared"],
+            "benchmarks": self.folder / "phrases.parquet",
+            "model": self.model,
+        }
         before = {"before": self.folder / f"{self.last}.parquet", "before_account": self.folder / f"{self.last}.json"}
         outs = {"mixed": file["parquet"], "account": file["json"]}
-        filter.main(NUMBERS, name, min_margin, most, **inputs, **before, reserved=[self.folder / "test.parquet"], **outs)
+        filter.main(
+            NUMBERS, name, min_margin, most, **inputs, **before, reserved=[self.folder / "test.parquet"], **outs
+        )
         self.last = name
         told = json.loads(file["json"].read_text())
         assert all(t["rows_in"] == t["rows_out"] + sum(t["drops"].values()) for t in told.values())
@@ -97,14 +133,22 @@ def test_a_sound_row_is_kept_as_it_is(mix, fine):
 
 
 def test_of_a_contradiction_both_rows_go_and_of_a_duplicate_the_first_stays(mix):
-    rows = [row(id="1"), row(chosen="bad", rejected="good", id="2"), row(prompt="twice", id="3"), row(prompt="TWICE ", id="4")]
+    rows = [
+        row(id="1"),
+        row(chosen="bad", rejected="good", id="2"),
+        row(prompt="twice", id="3"),
+        row(prompt="TWICE ", id="4"),
+    ]
     kept, told = mix.add(rows)
     assert kept == ["3"] and told["s"]["drops"]["contradictory"] == 2 and told["s"]["drops"]["duplicate"] == 1
 
 
 def test_a_later_set_repeats_nothing_and_what_it_contradicts_leaves_the_earlier_account(mix):
     mix.add([row(id="a1"), row(prompt="kept", id="a2")], "first")
-    kept, told = mix.add([row(prompt=" Kept", id="b1"), row(chosen="bad", rejected="good", id="b2"), row(prompt="new", id="b3")], "second")
+    kept, told = mix.add(
+        [row(prompt=" Kept", id="b1"), row(chosen="bad", rejected="good", id="b2"), row(prompt="new", id="b3")],
+        "second",
+    )
     assert kept == ["a2", "b3"]
     assert (told["first"]["rows_out"], told["first"]["drops"]["contradictory"]) == (1, 1)
     assert (told["second"]["drops"]["duplicate"], told["second"]["drops"]["contradictory"]) == (1, 1)
@@ -112,7 +156,10 @@ def test_a_later_set_repeats_nothing_and_what_it_contradicts_leaves_the_earlier_
 
 def test_a_cap_keeps_the_same_rows_in_whatever_order_they_come(tmp_path, tiny_model):
     rows = [row(prompt=f"prompt {i}", id=str(i)) for i in range(50)]
-    kept = [Mix(tmp_path / name, tiny_model).add(order, most=most)[0] for name, order, most in (("a", rows, 10), ("b", rows[::-1], 0.2))]
+    kept = [
+        Mix(tmp_path / name, tiny_model).add(order, most=most)[0]
+        for name, order, most in (("a", rows, 10), ("b", rows[::-1], 0.2))
+    ]
     assert len(kept[0]) == 10 and sorted(kept[0]) == sorted(kept[1])
 
 
@@ -134,7 +181,9 @@ def text(k: int, changed: int | None = None) -> str:
 
 
 def test_a_near_duplicate_goes_and_pairs_that_share_a_prompt_and_an_answer_stay(tmp_path, tiny_model, monkeypatch):
-    """A word changed in the middle of 23 leaves 18 of 24 three-word phrases, a similarity of 0.75; one at an end 20 of 22."""
+    """A word changed in the middle of 23 leaves 18 of 24 three-word phrases, a similarity of 0.75; one at an end 20 of
+    22.
+    """
     monkeypatch.setattr(NUMBERS.filter, "near_duplicates", 0.7)
     rows = [
         row(text(1), text(2), text(3), id="a"),
@@ -155,8 +204,13 @@ texts = st.sampled_from(["a", "b", "A ", "", "c", "a test prompt"])
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(texts, texts, texts, st.sampled_from([None, 0.0, 1.0])), min_size=1, max_size=20), cut=st.integers(0, 20))
-def test_two_sets_give_what_their_union_gives_but_for_contradictions_and_no_prompt_is_on_both_sides(tmp_path, tiny_model, rows, cut):
+@given(
+    rows=st.lists(st.tuples(texts, texts, texts, st.sampled_from([None, 0.0, 1.0])), min_size=1, max_size=20),
+    cut=st.integers(0, 20),
+)
+def test_two_sets_give_what_their_union_gives_but_for_contradictions_and_no_prompt_is_on_both_sides(
+    tmp_path, tiny_model, rows, cut
+):
     rows = [row(*values, id=str(i)) for i, values in enumerate(rows)] + [row("sure", id="s1"), row("certain", id="s2")]
     whole, _ = Mix(tmp_path / "whole", tiny_model).add(rows)
     parts = Mix(tmp_path / "parts", tiny_model)
@@ -165,7 +219,14 @@ def test_two_sets_give_what_their_union_gives_but_for_contradictions_and_no_prom
     assert [name for name in kept if name not in ("f", "l")] == whole
     out = [tmp_path / name for name in ("train", "heldout", "split.json")]
     try:
-        split.main(NUMBERS, tmp_path / "parts/two.parquet", tmp_path / "parts/two.json", train=out[0], heldout=out[1], metrics=out[2])
+        split.main(
+            NUMBERS,
+            tmp_path / "parts/two.parquet",
+            tmp_path / "parts/two.json",
+            train=out[0],
+            heldout=out[1],
+            metrics=out[2],
+        )
     except ValueError as error:
         assert "both need some" in str(error)
         return
@@ -185,11 +246,24 @@ def test_of_real_preferences_no_prompt_is_on_both_sides_and_no_row_is_lost(mix):
 
 
 def test_the_audit_counts_tokens_and_the_difference_from_the_paper(mix, tiny_model):
-    mix.add([row(prompt="one two", chosen="one two three four", rejected="one", id="1"), row(prompt="b", margin=0.0, id="2")])
+    mix.add(
+        [
+            row(prompt="one two", chosen="one two three four", rejected="one", id="1"),
+            row(prompt="b", margin=0.0, id="2"),
+        ]
+    )
     audit.main(NUMBERS, mix.folder / "s.parquet", mix.folder / "s.json", tiny_model, metrics=mix.folder / "data.json")
     told = json.loads((mix.folder / "data.json").read_text())["s"]
-    assert (told["rows_read"], told["pairs_made"], told["pairs_kept"], told["paper_pairs"], told["difference"]) == (2, 2, 1, 7, -6)
-    assert told["chosen_tokens"] > told["prompt_tokens"] > told["rejected_tokens"] > 0 and told["longer_is_chosen"] == 1.0
+    assert (told["rows_read"], told["pairs_made"], told["pairs_kept"], told["paper_pairs"], told["difference"]) == (
+        2,
+        2,
+        1,
+        7,
+        -6,
+    )
+    assert (
+        told["chosen_tokens"] > told["prompt_tokens"] > told["rejected_tokens"] > 0 and told["longer_is_chosen"] == 1.0
+    )
 
 
 def test_a_benchmark_without_a_question_is_an_error(tmp_path):

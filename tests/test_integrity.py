@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import integrity, params
+from stages.guard import integrity, params
 
 
 def poisoned(folder: Path, name: str, content: str | bytes) -> Path:
@@ -23,10 +23,18 @@ def poisoned(folder: Path, name: str, content: str | bytes) -> Path:
         ("pytorch_model.bin", b"\x80\x04", "pytorch_model.bin: a .bin file can run code"),
         ("training_args.pt", b"\x80\x04", "a .pt file can run code"),
         ("modeling_evil.py", "import os", "a .py file can run code"),
-        ("config.json", '{"auto_map": {"AutoModel": "modeling_evil.Evil"}}', "auto_map.AutoModel = 'modeling_evil.Evil' names code"),
+        (
+            "config.json",
+            '{"auto_map": {"AutoModel": "modeling_evil.Evil"}}',
+            "auto_map.AutoModel = 'modeling_evil.Evil' names code",
+        ),
         ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["a--b.C", null]}}', "remote code is never run"),
         ("tokenizer_config.json", '{"vocab_file": "/etc/passwd"}', "vocab_file = '/etc/passwd' names a file outside"),
-        ("tokenizer_config.json", '{"tokenizer_file": "../../secret.json"}', "tokenizer_file = '../../secret.json' names a file outside"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_file": "../../secret.json"}',
+            "tokenizer_file = '../../secret.json' names a file outside",
+        ),
     ],
 )
 def test_a_model_folder_that_could_do_harm_is_refused(tiny_model, tmp_path, name, content, told):
@@ -42,10 +50,14 @@ def bomb_of_rows(path: Path) -> None:
 
 
 def bomb_of_bytes(path: Path) -> None:
-    pq.write_table(pa.table({"id": ["a" * 100_000_000]}), path, compression="zstd", use_dictionary=False, write_statistics=False)
+    pq.write_table(
+        pa.table({"id": ["a" * 100_000_000]}), path, compression="zstd", use_dictionary=False, write_statistics=False
+    )
 
 
-@pytest.mark.parametrize(("bomb", "told"), [(bomb_of_rows, "claim 3,000,000 rows"), (bomb_of_bytes, "claim 1 rows and 100,000,")])
+@pytest.mark.parametrize(
+    ("bomb", "told"), [(bomb_of_rows, "claim 3,000,000 rows"), (bomb_of_bytes, "claim 1 rows and 100,000,")]
+)
 def test_a_parquet_bomb_is_refused_by_its_metadata(tmp_path, bomb, told):
     bomb(tmp_path / "a.parquet")
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
@@ -65,7 +77,9 @@ def test_the_project_s_own_raw_data_pass():
         integrity.check_safe(path)
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!include /etc/passwd"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!include /etc/passwd"]
+)
 def test_a_params_file_with_yaml_tags_is_refused(tmp_path, tag):
     text = Path("params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("seed: 1 ", f"seed: {tag} "))
@@ -97,9 +111,14 @@ def test_of_a_damaged_folder_the_file_and_its_object_are_named(clone, monkeypatc
     monkeypatch.chdir(clone)
     wanted, cached = integrity.digest(Path("made")), integrity.md5(Path("made/b.txt"))
     Path("made/b.txt").write_text("other")
-    with pytest.raises(ValueError, match=rf"^made/b\.txt is damaged or edited: made has md5 .*, dvc\.lock says {wanted}; run `dvc checkout") as error:
+    with pytest.raises(
+        ValueError,
+        match=rf"^made/b\.txt is damaged or edited: made has md5 .*, dvc\.lock says {wanted}; run `dvc checkout",
+    ) as error:
         integrity.check_recorded(Path("made"), wanted)
-    assert f"`rm -rf made .dvc/cache/files/md5/{cached[:2]}/{cached[2:]}`" in str(error.value) and "\n" not in str(error.value)
+    assert f"`rm -rf made .dvc/cache/files/md5/{cached[:2]}/{cached[2:]}`" in str(error.value) and "\n" not in str(
+        error.value
+    )
 
 
 def test_the_guard_refuses_an_input_that_dvc_lock_does_not_know_so(clone):
@@ -110,11 +129,27 @@ def test_the_guard_refuses_an_input_that_dvc_lock_does_not_know_so(clone):
     pq.write_table(pa.Table.from_pylist([{"id": "a"}], schema), clone / "data/filtered/train.parquet")
     assert "data/filtered/train.parquet" in lock.read_text()
     subprocess.run(
-        [sys.executable, "-m", "stages.run", "fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml"], cwd=clone
+        [
+            sys.executable,
+            "-m",
+            "stages.guard.run",
+            "guard.fingerprint",
+            "--code",
+            "stages",
+            "--packages",
+            "requirements.lock",
+            "--keys",
+            "code.lock.yaml",
+        ],
+        cwd=clone,
     )
-    words = ["offline", "--train", "data/filtered/train.parquet", "--pairs", "data/history/pi0.parquet"]
-    done = subprocess.run([sys.executable, "-m", "stages.run", *words], cwd=clone, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith("offline: data/filtered/train.parquet is damaged or edited") and done.stderr.count("\n") == 1
+    words = ["pairs.offline", "--train", "data/filtered/train.parquet", "--pairs", "data/history/pi0.parquet"]
+    done = subprocess.run([sys.executable, "-m", "stages.guard.run", *words], cwd=clone, capture_output=True, text=True)
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith("pairs.offline: data/filtered/train.parquet is damaged or edited")
+        and done.stderr.count("\n") == 1
+    )
     assert not (clone / "data/history/pi0.parquet").exists()
 
 

@@ -1,4 +1,6 @@
-"""What reruns after an edit, on the real graph: a part of tests/trust/edits.py (`make invalidation` makes them all); and a cache that fails."""
+"""What reruns after an edit, on the real graph: a part of tests/trust/edits.py (`make invalidation` makes them all);
+and a cache that fails.
+"""
 
 import re
 import subprocess
@@ -20,8 +22,8 @@ HERE = [  # one of each kind, the cheap ones
     "a third shard",
     "`rank.scorer` to the preference model",
     "an edited raw row, their number the same",
-    "a comment in `stages/generate.py`",
-    "the helper `stages/forward.py`",
+    "a comment in `stages/sampling/generate.py`",
+    "the helper `stages/signals/forward.py`",
     "`trl` in the lock",
     "a policy edited by hand, another deleted",
     "the last iteration's `reference` (stepwise DPO)",
@@ -44,10 +46,12 @@ def test_an_edit_reruns_exactly_what_it_must(scene, name):
 
 
 def test_a_reformatted_stage_can_be_recorded_without_running_it(scene):
-    sub("stages/rank.py", "import json\n", "import json as json\n")(scene.clone)
+    sub("stages/pairs/rank.py", "import json\n", "import json as json\n")(scene.clone)
     for command in ("dvc repro fingerprint", "dvc commit -f rank@t0 rank@t1"):
         scene.sh(command)
-    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh("dvc status -d dvc.yaml")
+    assert "Running stage" not in scene.sh("dvc --wait-for-lock repro") and "up to date" in scene.sh(
+        "dvc status -d dvc.yaml"
+    )
     scene.sh("git reset -q --hard && dvc checkout -q --force -d dvc.yaml")
 
 
@@ -70,7 +74,11 @@ def test_dropping_what_no_file_of_the_workspace_uses_loses_no_result(scene):
 
 def test_an_experiment_reruns_what_it_must_and_leaves_the_workspace_comparable(scene):
     said = scene.sh("dvc exp run -S dpo.beta=0.3")
-    assert "Running stage 'dpo@t0'" in said and "Running stage 'generate@t0-0'" not in said and "Running stage 'generate@t1-0'" in said
+    assert (
+        "Running stage 'dpo@t0'" in said
+        and "Running stage 'generate@t0-0'" not in said
+        and "Running stage 'generate@t1-0'" in said
+    )
     assert "0.3" in scene.sh("dvc params diff") and "dpo.beta" in scene.sh("dvc params diff")
     scene.sh("git checkout .")
     scene.sh("dvc checkout -d dvc.yaml")
@@ -117,7 +125,9 @@ def small_cache(tmp_path):
     cache.mkdir()
 
     def mount(options: str) -> int:
-        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)], capture_output=True).returncode
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(cache)], capture_output=True
+        ).returncode
 
     if mount("size=64k"):
         pytest.skip("this machine lets us mount no file system")
@@ -126,7 +136,8 @@ def small_cache(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told", "cure"), [("remount,size=64k", "No space left", "remount,size=64m"), ("remount,ro", "Read-only", "remount,rw,size=64m")]
+    ("trouble", "told", "cure"),
+    [("remount,size=64k", "No space left", "remount,size=64m"), ("remount,ro", "Read-only", "remount,rw,size=64m")],
 )
 def test_a_cache_that_is_full_or_read_only_loses_nothing(scene, small_cache, trouble, told, cure):
     cache, mount = small_cache
@@ -137,7 +148,12 @@ def test_a_cache_that_is_full_or_read_only_loses_nothing(scene, small_cache, tro
         scene.sh("dvc --wait-for-lock repro split")
     mount(cure)
     scene.sh("dvc --wait-for-lock repro split")
-    stale = [out for _, made in scene.oracle().values() for out, text in made.items() if (scene.clone / out).read_bytes() != text]
+    stale = [
+        out
+        for _, made in scene.oracle().values()
+        for out, text in made.items()
+        if (scene.clone / out).read_bytes() != text
+    ]
     assert not stale and "up to date" in scene.sh("dvc status split")
     scene.sh("dvc cache dir --local --unset && git reset -q --hard && dvc checkout -q --force -d dvc.yaml")
 

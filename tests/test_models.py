@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import dpo, forward, reference, reward_model, sft, steps, training
+from stages.signals import forward
+from stages.training import dpo, harness, reference, reward_model, sft, steps
 from tests.conftest import distance, pairs
 
 
@@ -50,7 +51,13 @@ LOSS = {
 
 
 def settings(runtime, **changes):
-    section = {"learning_rate": 1e-3, "epochs": 1, "global_batch_rows": 4, "warmup_share": 0.0, "max_tokens": 128} | changes
+    section = {
+        "learning_rate": 1e-3,
+        "epochs": 1,
+        "global_batch_rows": 4,
+        "warmup_share": 0.0,
+        "max_tokens": 128,
+    } | changes
     return SimpleNamespace(
         seed=1, dtype="float32", runtime=runtime,
         sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | LOSS | changes)),
@@ -67,7 +74,16 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def train_dpo(model, history, runtime, out, **changes):
     """The loss of each step; the model is its own reference."""
     params = settings(runtime, **changes)
-    dpo.main(params, model, model, model, history, policy=out, curve=out.with_suffix(".csv"), metrics=out.with_suffix(".json"))
+    dpo.main(
+        params,
+        model,
+        model,
+        model,
+        history,
+        policy=out,
+        curve=out.with_suffix(".csv"),
+        metrics=out.with_suffix(".json"),
+    )
     lines = out.with_suffix(".csv").read_text().splitlines()
     column = lines[0].split(",").index("loss")
     return [float(line.split(",")[column]) for line in lines[1:]]
@@ -111,7 +127,11 @@ def test_the_rows_of_a_last_shorter_step_weigh_the_same_on_any_layout(tiny_model
         runtime.micro_batch_rows = rows
         losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), learning_rate=1e-4, epochs=2)
         ends[rows] = weights(tmp_path / str(rows))
-    assert len(losses[4]) == 4 and losses[4] == pytest.approx(losses[2], abs=1e-5) and losses[4] == pytest.approx(losses[1], abs=1e-5)
+    assert (
+        len(losses[4]) == 4
+        and losses[4] == pytest.approx(losses[2], abs=1e-5)
+        and losses[4] == pytest.approx(losses[1], abs=1e-5)
+    )
     start = weights(tiny_model)
     for rows in (2, 1):
         assert distance(ends[rows], ends[4]) < 0.02 * distance(ends[4], start)
@@ -130,11 +150,11 @@ def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, h
     pq.write_table(table := pq.read_table(history).slice(0, rows), history)
     sft.main(params, tiny_model, history, policy=tmp_path / "ours", curve=tmp_path / "c.csv")
     tokens = [sft.tokenize(tokenizer, row) for row in table.to_pylist() if row["chosen_finished"]]
-    args = SFTConfig(**training.arguments(params.sft, params, len(tokens)))
-    network = AutoModelForCausalLM.from_pretrained(tiny_model, **training.model_options())
+    args = SFTConfig(**harness.arguments(params.sft, params, len(tokens)))
+    network = AutoModelForCausalLM.from_pretrained(tiny_model, **harness.model_options())
     trainer = SFTTrainer(network, args=args, train_dataset=Dataset.from_list(tokens), processing_class=tokenizer)
     trainer.train()
-    training.save(trainer, tokenizer, tmp_path / "its", "float32")
+    harness.save(trainer, tokenizer, tmp_path / "its", "float32")
     ours, its = weights(tmp_path / "ours"), weights(tmp_path / "its")
     assert all(torch.equal(value, ours[name]) for name, value in its.items())
 
@@ -147,7 +167,10 @@ def test_several_processes_leave_out_the_rows_that_they_cannot_share(runtime, ro
 
 def test_rows_that_do_not_fill_a_micro_batch_on_each_process_are_refused(runtime):
     runtime.processes = 4
-    with pytest.raises(ValueError, match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; lower it, or runtime.micro_batch_rows = 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; lower it, or runtime.micro_batch_rows = 2",
+    ):
         steps.shared(7, settings(runtime).dpo, runtime)
 
 
@@ -169,8 +192,13 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
             return dataset
 
     rows = [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows]
-    args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), beta=0.1)
-    trainer = Plain(AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    args = DPOConfig(**harness.arguments(params.dpo, params, len(rows)), beta=0.1)
+    trainer = Plain(
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
     trainer.train()
     expected = [step["loss"] for step in trainer.state.log_history if "loss" in step]
     assert len(expected) == 2
@@ -179,7 +207,9 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share", "within"), [("float32", 1.0, 1e-4), ("bfloat16", 0.5, 1e-3)])
-def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(tiny_model, history, runtime, tmp_path, dtype, share, within):
+def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(
+    tiny_model, history, runtime, tmp_path, dtype, share, within
+):
     """In bfloat16 half of them, since padding moves the others; with bfloat16 weights none would be."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
@@ -197,11 +227,14 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
 
-    args = DPOConfig(**training.arguments(params.dpo, params, len(rows)), precompute_ref_log_probs=True)
+    args = DPOConfig(**harness.arguments(params.dpo, params, len(rows)), precompute_ref_log_probs=True)
     data = Dataset.from_list(rows)
     data.save_to_disk(tmp_path / "rows")  # TRL keeps what it computes beside the data
     trainer = Plain(
-        AutoModelForCausalLM.from_pretrained(tiny_model), args=args, train_dataset=Dataset.load_from_disk(tmp_path / "rows"), processing_class=tokenizer
+        AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=args,
+        train_dataset=Dataset.load_from_disk(tmp_path / "rows"),
+        processing_class=tokenizer,
     )
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         apart = [abs(theirs - row[name]) for theirs, row in zip(trainer.train_dataset[name], known, strict=True)]
@@ -224,11 +257,15 @@ def test_sft_and_reward_model_move_every_weight(tiny_model, history, runtime, tm
     assert all(not torch.equal(start[k], end[k]) for k in start)
     reward_model.main(params, tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
     trained = weights(tmp_path / "reward")
-    assert "score.weight" in trained and not torch.equal(trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"])
+    assert "score.weight" in trained and not torch.equal(
+        trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"]
+    )
 
 
 @pytest.mark.slow
-def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(tiny_model, history, runtime, tmp_path, monkeypatch, capsys):
+def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(
+    tiny_model, history, runtime, tmp_path, monkeypatch, capsys
+):
     params, runtime.checkpoint_steps = settings(runtime, epochs=3), 1
     trainings = {
         "sft": lambda out: sft.main(params, tiny_model, history, policy=out, curve=tmp_path / "c.csv"),
@@ -238,7 +275,9 @@ def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(ti
         monkeypatch.setenv("STAGE_SCRATCH", str(tmp_path / "scratch" / name))
         for time in ("whole", "again"):
             train(tmp_path / f"{name}-{time}")
-            assert [p.name for p in (tmp_path / "scratch" / name).glob("checkpoint-*")] == ["checkpoint-5"]  # none is written at the last step, the sixth
+            assert [p.name for p in (tmp_path / "scratch" / name).glob("checkpoint-*")] == [
+                "checkpoint-5"
+            ]  # none is written at the last step, the sixth
         assert "going on after step 5" in capsys.readouterr().out
         ends = [(tmp_path / f"{name}-{time}/model.safetensors").read_bytes() for time in ("whole", "again")]
         assert ends[0] == ends[1]
@@ -257,4 +296,4 @@ def test_a_global_batch_that_cannot_be_split_is_refused(runtime):
     runtime.micro_batch_rows = 3
     params = settings(runtime)
     with pytest.raises(ValueError, match=r"global_batch_rows = 4 must be a multiple of .* = 3; change runtime"):
-        training.arguments(params.dpo, params, 8)
+        harness.arguments(params.dpo, params, 8)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.params import ParamsError, check, load
-from stages.profile import compose
+from stages.guard.params import ParamsError, check, load
+from stages.tools.profile import compose
 
 
 def tree(profile: str = "quickstart") -> dict:
@@ -29,7 +29,11 @@ def tree(profile: str = "quickstart") -> dict:
         ("dpo.label_smoothing", 0.1, "label_smoothing = 0.1 is ignored by the loss ['sigmoid']: it needs one of"),
         ("dpo.discopop_tau", 0.1, "discopop_tau = 0.1 is ignored by the loss ['sigmoid']"),
         ("dpo.simpo_gamma", 1.0, "simpo_gamma = 1.0 is ignored"),
-        ("dpo.f_alpha", 0.3, "f_alpha = 0.3 is ignored by the loss ['sigmoid']: it needs f_divergence = alpha_divergence"),
+        (
+            "dpo.f_alpha",
+            0.3,
+            "f_alpha = 0.3 is ignored by the loss ['sigmoid']: it needs f_divergence = alpha_divergence",
+        ),
         ("dpo.lora_alpha", 32.0, "lora_alpha = 32.0 is ignored"),
         ("dpo.quantized", True, "quantized weights are frozen, so something else must learn; set lora_rank over 0"),
         ("dpo.loss", ["sft"], "loss sft alone learns no preference"),
@@ -71,21 +75,35 @@ def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
     with pytest.raises(ParamsError) as caught:
         check(params, "params.yaml")
     message = str(caught.value)
-    assert message.startswith("params.yaml: ") and told in message and "in params.yaml" in message and "\n" not in message
+    assert (
+        message.startswith("params.yaml: ") and told in message and "in params.yaml" in message and "\n" not in message
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"loss": ["kto", "sft"], "loss_weights": [1.0, 1.0]}, "loss kto has a trainer of its own in TRL: it stands alone"),
+        (
+            {"loss": ["kto", "sft"], "loss_weights": [1.0, 1.0]},
+            "loss kto has a trainer of its own in TRL: it stands alone",
+        ),
         ({"loss": ["simpo"], "loss_weights": [2.0]}, "loss simpo has a trainer of its own"),
         ({"loss": ["simpo"], "ld_alpha": 0.5}, "ld_alpha = 0.5 is ignored by the loss ['simpo']"),
-        ({"loss": ["sppo_hard"], "f_divergence": "js_divergence"}, "f_divergence = js_divergence is not defined for sppo_hard"),
-        ({"loss": ["sppo_hard", "sft"], "loss_weights": [1.0, 0.1], "f_divergence": "js_divergence"}, "js_divergence is not defined for sppo_hard"),
+        (
+            {"loss": ["sppo_hard"], "f_divergence": "js_divergence"},
+            "f_divergence = js_divergence is not defined for sppo_hard",
+        ),
+        (
+            {"loss": ["sppo_hard", "sft"], "loss_weights": [1.0, 0.1], "f_divergence": "js_divergence"},
+            "js_divergence is not defined for sppo_hard",
+        ),
         ({"f_divergence": "alpha_divergence", "f_alpha": 1.0}, "f_alpha = 1.0 makes alpha_divergence the reverse KL"),
         ({"f_divergence": "alpha_divergence", "f_alpha": float("nan")}, "dpo.f_alpha = nan"),
         ({"beta": float("inf")}, "dpo.beta = inf"),
-        ({"half": True, "lora_rank": 8}, "half keeps whole weights, and lora_rank = 8 trains adapters; set half = false or lora_rank = 0"),
+        (
+            {"half": True, "lora_rank": 8},
+            "half keeps whole weights, and lora_rank = 8 trains adapters; set half = false or lora_rank = 0",
+        ),
         ({"loss": ["sigmoid", "sigmoid"], "loss_weights": [1.0, 1.0]}, "each loss once"),
     ],
 )
@@ -115,8 +133,16 @@ def test_options_of_a_loss_that_go_together_are_taken(changes):
     [
         ("start", "pi2", "iterations[1].start = 'pi2' must be pi0 or pi1"),
         ("reference", "offline", "iterations[1].reference = 'offline' must be pi0 or pi1"),
-        ("rival", "pi1", "iterations[1].rival = 'pi1' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']"),
-        ("rival", "pi1/half", "iterations[1].rival = 'pi1/half' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']"),
+        (
+            "rival",
+            "pi1",
+            "iterations[1].rival = 'pi1' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']",
+        ),
+        (
+            "rival",
+            "pi1/half",
+            "iterations[1].rival = 'pi1/half' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']",
+        ),
         ("makes", "pi3", "iterations[1] must be {id: t1, samples: pi1, makes: pi2, ...}"),
     ],
 )
@@ -144,7 +170,9 @@ def test_the_simulated_annotator_labels_no_prompts_but_the_quickstarts():
 def test_a_policy_is_selected_by_the_judge_only_where_the_judge_is_asked():
     params = tree()
     params["select"]["by"] = "judge_win_rate"
-    with pytest.raises(ParamsError, match=re.escape("select.by = judge_win_rate, and evaluate.reads = measures: no judge is asked")):
+    with pytest.raises(
+        ParamsError, match=re.escape("select.by = judge_win_rate, and evaluate.reads = measures: no judge is asked")
+    ):
         check(params, "params.yaml")
     params["evaluate"]["reads"] = "judged"
     check(params, "params.yaml")
@@ -153,7 +181,9 @@ def test_a_policy_is_selected_by_the_judge_only_where_the_judge_is_asked():
 def test_the_best_and_the_worst_of_n_do_not_overlap():
     params = tree()
     params["rank"] |= {"pairing": "top_bottom", "top_k": 5}
-    with pytest.raises(ParamsError, match=re.escape("rank.top_k = 5 best and as many worst are more than generate.n = 8")):
+    with pytest.raises(
+        ParamsError, match=re.escape("rank.top_k = 5 best and as many worst are more than generate.n = 8")
+    ):
         check(params, "params.yaml")
     params["rank"]["top_k"] = 4
     check(params, "params.yaml")
@@ -163,7 +193,10 @@ def test_the_best_and_the_worst_of_n_do_not_overlap():
 def test_a_rule_on_the_kl_needs_answers_at_temperature_1(section):
     params = tree()
     params["respond"]["temperature"], params[section]["max_kl"] = 0.7, 10.0
-    with pytest.raises(ParamsError, match=re.escape(f"respond.temperature = 0.7 and {section}.max_kl = 10.0: only answers at temperature 1")):
+    with pytest.raises(
+        ParamsError,
+        match=re.escape(f"respond.temperature = 0.7 and {section}.max_kl = 10.0: only answers at temperature 1"),
+    ):
         check(params, "params.yaml")
 
 
@@ -182,7 +215,10 @@ def test_stepwise_dpo_takes_the_newest_pairs_alone():
     params["iterations"][1]["reference"] = "pi1"
     check(params, "params.yaml")
     params["history"]["keep"] = "all"
-    with pytest.raises(ParamsError, match="iterations with reference pi1 train stepwise: pairs that an earlier reference saw cannot join in"):
+    with pytest.raises(
+        ParamsError,
+        match="iterations with reference pi1 train stepwise: pairs that an earlier reference saw cannot join in",
+    ):
         check(params, "params.yaml")
 
 
@@ -192,26 +228,38 @@ def test_a_loss_without_a_reference_is_refused_where_an_iteration_names_one(loss
     params["dpo"]["loss"] = [loss]
     check(params, "params.yaml")
     params["iterations"][1]["reference"] = "pi1"
-    with pytest.raises(ParamsError, match=f"reference pi1 train stepwise, and dpo.loss {loss} reads no reference; set reference: pi0"):
+    with pytest.raises(
+        ParamsError, match=f"reference pi1 train stepwise, and dpo.loss {loss} reads no reference; set reference: pi0"
+    ):
         check(params, "params.yaml")
 
 
-@pytest.mark.parametrize(("source", "rule"), [("shp", {"min_ratio": 2}), ("helpsteer", {"aspects": ["beauty"]}), ("own", {"x": 1})])
+@pytest.mark.parametrize(
+    ("source", "rule"), [("shp", {"min_ratio": 2}), ("helpsteer", {"aspects": ["beauty"]}), ("own", {"x": 1})]
+)
 def test_a_sources_rule_is_checked_by_its_source(source, rule):
     params = tree()
     params["mix"]["quickstart"] |= {"source": source, "rule": rule}
-    with pytest.raises(ParamsError, match=rf"params.yaml: mix.quickstart = '...': rule\.\S+: .*, for source {source}; change it"):
+    with pytest.raises(
+        ParamsError, match=rf"params.yaml: mix.quickstart = '...': rule\.\S+: .*, for source {source}; change it"
+    ):
         check(params, "params.yaml")
 
 
 def test_the_paper_mixes_the_ten_sets_of_its_table_5():
     mix = tree("paper")["mix"]
-    assert len(mix) == 10 and all(Path(entry["raw"]).exists() and entry["raw"].endswith(f"/{entry['source']}.json") for entry in mix.values())
+    assert len(mix) == 10 and all(
+        Path(entry["raw"]).exists() and entry["raw"].endswith(f"/{entry['source']}.json") for entry in mix.values()
+    )
 
 
 def test_one_path_of_a_mix_can_be_set_from_the_command_line():
     mix = YAML(typ="safe", pure=True).load(compose("paper", ["mix.shp.raw=elsewhere"]))["mix"]
-    assert mix["shp"]["raw"] == "elsewhere" and mix["shp"]["rule"] == {"min_ratio": 2.0, "pairs_per_post": 5} and len(mix) == 10
+    assert (
+        mix["shp"]["raw"] == "elsewhere"
+        and mix["shp"]["rule"] == {"min_ratio": 2.0, "pairs_per_post": 5}
+        and len(mix) == 10
+    )
 
 
 def test_numbers_in_scientific_form_are_numbers(tmp_path):
@@ -238,11 +286,29 @@ def test_the_committed_params_are_the_quickstart_profile():
 
 def test_the_paper_profile_has_the_papers_numbers():
     p = tree("paper")
-    assert (p["sft"]["learning_rate"], p["sft"]["global_batch_rows"], p["sft"]["max_tokens"], p["sft"]["warmup_share"]) == (2e-5, 32, 8192, 0.03)
-    assert (p["reward_model"]["learning_rate"], p["reward_model"]["global_batch_rows"], p["reward_model"]["epochs"]) == (2e-6, 512, 1)
-    assert (p["dpo"]["learning_rate"], p["dpo"]["global_batch_rows"], p["dpo"]["epochs"], p["dpo"]["beta"]) == (5e-7, 128, 2, 0.1)
+    assert (
+        p["sft"]["learning_rate"],
+        p["sft"]["global_batch_rows"],
+        p["sft"]["max_tokens"],
+        p["sft"]["warmup_share"],
+    ) == (2e-5, 32, 8192, 0.03)
+    assert (
+        p["reward_model"]["learning_rate"],
+        p["reward_model"]["global_batch_rows"],
+        p["reward_model"]["epochs"],
+    ) == (2e-6, 512, 1)
+    assert (p["dpo"]["learning_rate"], p["dpo"]["global_batch_rows"], p["dpo"]["epochs"], p["dpo"]["beta"]) == (
+        5e-7,
+        128,
+        2,
+        0.1,
+    )
     assert (p["generate"]["n"], p["generate"]["temperatures"], p["generate"]["max_new_tokens"]) == (8, [1.0, 0.7], 2048)
-    assert (p["offline"]["set"]["source"], p["offline"]["pairs"], p["offline"]["train"]) == ("nectar", 3 * 20000, "data/offline/mixed.parquet")
+    assert (p["offline"]["set"]["source"], p["offline"]["pairs"], p["offline"]["train"]) == (
+        "nectar",
+        3 * 20000,
+        "data/offline/mixed.parquet",
+    )
     assert (p["rank"]["length_penalty"], p["prompts"]["per_iteration"], len(p["iterations"])) == (0.001, 20000, 3)
 
 

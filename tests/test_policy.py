@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def profile(folder, *settings):
-    done = sh(f"python -m stages.profile smoke {' '.join(settings)}", folder)
+    done = sh(f"python -m stages.tools.profile smoke {' '.join(settings)}", folder)
     assert done.returncode == 0, done.stderr
 
 
@@ -34,14 +34,31 @@ def run(smoke):
 
 
 def ran(done) -> list[str]:
-    return [line.rpartition(":")[0].split("'")[1].rpartition(":")[2] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    return [
+        line.rpartition(":")[0].split("'")[1].rpartition(":")[2]
+        for line in done.stdout.splitlines()
+        if line.startswith("Running stage")
+    ]
 
 
-@pytest.mark.parametrize("layout", [[], ["runtime.processes=2", "runtime.deepspeed=2"]], ids=["one process", "two of DeepSpeed"])
+@pytest.mark.parametrize(
+    "layout", [[], ["runtime.processes=2", "runtime.deepspeed=2"]], ids=["one process", "two of DeepSpeed"]
+)
 def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_the_same_weights(smoke, layout):
-    profile(smoke, "dpo.global_batch_rows=2", "dpo.epochs=40", "dpo.half=true", "runtime.micro_batch_rows=1", "runtime.checkpoint_steps=1", *layout)
-    words = "python -m stages.run dpo --model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    command = [f"{words} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json" for name in ("whole", "killed")]
+    profile(
+        smoke,
+        "dpo.global_batch_rows=2",
+        "dpo.epochs=40",
+        "dpo.half=true",
+        "runtime.micro_batch_rows=1",
+        "runtime.checkpoint_steps=1",
+        *layout,
+    )
+    words = "python -m stages.guard.run training.dpo --model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    command = [
+        f"{words} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json"
+        for name in ("whole", "killed")
+    ]
     sh("rm -rf .scratch/whole* .scratch/killed*", smoke)
     assert sh(command[0], smoke).returncode == 0
     first = subprocess.Popen(command[1].split(), cwd=smoke, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -57,7 +74,9 @@ def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_
     profile(smoke)
     assert re.search(r"going on after step [78]\d,", done.stdout), done.stderr[-2000:]
     for name in ("{}/model.safetensors", "{}/half/model.safetensors", "{}.csv", "{}.json"):
-        assert (smoke / ".scratch" / name.format("whole")).read_bytes() == (smoke / ".scratch" / name.format("killed")).read_bytes()
+        assert (smoke / ".scratch" / name.format("whole")).read_bytes() == (
+            smoke / ".scratch" / name.format("killed")
+        ).read_bytes()
     assert not checkpoints.exists()
 
 
@@ -68,10 +87,15 @@ def test_a_stop_rule_ends_the_run_with_its_reason_and_keeps_the_policy_that_brok
     done = sh("dvc --wait-for-lock repro", smoke)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((smoke / f"metrics/stop/{t}.json").read_text()) for t in ("t0", "t1"))
-    assert not first["stop"] and second["stop"] and re.fullmatch(r"kl \S+ is over stop.max_kl = 0.0001", second["reason"])
+    assert (
+        not first["stop"] and second["stop"] and re.fullmatch(r"kl \S+ is over stop.max_kl = 0.0001", second["reason"])
+    )
     weights = [(smoke / f"models/{name}/model.safetensors").read_bytes() for name in ("pi0", "pi1", "pi2")]
     assert weights[0] != weights[1] == weights[2]  # though training would have started from pi0
-    assert json.loads((smoke / "metrics/rank/t1.json").read_text())["rows_in"] == 0 and (smoke / "metrics/table.md").read_text().count("\n") == 6
+    assert (
+        json.loads((smoke / "metrics/rank/t1.json").read_text())["rows_in"] == 0
+        and (smoke / "metrics/table.md").read_text().count("\n") == 6
+    )
     assert f"Stopped before π2: {second['reason']}." in (smoke / "metrics/report.html").read_text()
     chosen = json.loads((smoke / "metrics/selected.json").read_text())
     assert chosen["policy"] == "pi0" and chosen["ruled_out"] == {"pi1": second["reason"], "pi2": second["reason"]}
@@ -91,9 +115,21 @@ def test_pairs_go_to_people_and_come_back_with_checks(smoke, run):
     assert told in run_of_signals(smoke, "annotate@t0").stderr and asked.returncode
     lines = [json.loads(line) for line in (smoke / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
     answer = smoke / "data/raw/labels/pi0.jsonl"
-    answer.write_text("".join(json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "maybe"), strict=True)))
-    assert "data/raw/labels/pi0.jsonl:3: choice = 'maybe' must be one of A, B, tie, skip" in run_of_signals(smoke, "annotate@t0").stderr
-    answer.write_text("".join(json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "B"), strict=True)))
+    answer.write_text(
+        "".join(
+            json.dumps(line | {"choice": choice}) + "\n"
+            for line, choice in zip(lines, ("A", "tie", "maybe"), strict=True)
+        )
+    )
+    assert (
+        "data/raw/labels/pi0.jsonl:3: choice = 'maybe' must be one of A, B, tie, skip"
+        in run_of_signals(smoke, "annotate@t0").stderr
+    )
+    answer.write_text(
+        "".join(
+            json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "B"), strict=True)
+        )
+    )
     done = run_of_signals(smoke, "annotate@t0")
     answer.unlink()
     assert done.returncode == 0, done.stderr[-2000:]
@@ -109,9 +145,17 @@ def run_of_signals(folder, target):
 
 
 def test_the_policy_judges_itself_and_is_paired_with_its_rival(smoke, run):
-    done = run("rank@t0", "rank.scorer=self_judge", "generate.from_rival=2", "rank.pairing=across", "runtime.judge_connections=1")
+    done = run(
+        "rank@t0",
+        "rank.scorer=self_judge",
+        "generate.from_rival=2",
+        "rank.pairing=across",
+        "runtime.judge_connections=1",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"score_self_judge@t0-0", "score_self_judge@t0-1", "rank@t0"} <= set(ran(done)) and "models/base" in done.stdout
+    assert {"score_self_judge@t0-0", "score_self_judge@t0-1", "rank@t0"} <= set(
+        ran(done)
+    ) and "models/base" in done.stdout
     facts = json.loads((smoke / "metrics/rank/t0.json").read_text())
     assert facts["candidates"] == 24 and facts["rows_in"] == facts["prompts"] == 6
     drawn = pq.read_table(smoke / "data/candidates/pi0-0.parquet").to_pylist()
@@ -121,31 +165,47 @@ def test_the_policy_judges_itself_and_is_paired_with_its_rival(smoke, run):
 def test_a_half_trained_policy_is_the_rival_of_the_finished_one(smoke, run):
     profile(smoke, "dpo.half=true", "generate.from_rival=2")
     params = (smoke / "params.yaml").read_text()
-    (smoke / "params.yaml").write_text(params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half"))
+    (smoke / "params.yaml").write_text(
+        params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half")
+    )
     done = sh("dvc --wait-for-lock repro generate@t1-0", smoke)
     assert done.returncode == 0 and "; models/pi1/half " in done.stdout, done.stderr[-2000:]
     weights = smoke / "models/pi1/half/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     reads = "--policy models/pi0 --rival models/pi1/half --prompts data/prompts/t1/shard-0.parquet --iteration t1"
-    told = sh(f"python -m stages.run generate {reads} --candidates .scratch/drawn.parquet", smoke).stderr
-    assert told.startswith("generate: models/pi1/half/model.safetensors is damaged or edited: models/pi1 has md5 "), told
+    told = sh(f"python -m stages.guard.run sampling.generate {reads} --candidates .scratch/drawn.parquet", smoke).stderr
+    assert told.startswith("generate: models/pi1/half/model.safetensors is damaged or edited: models/pi1 has md5 "), (
+        told
+    )
 
 
 def test_the_reward_model_is_refreshed_with_labels_on_the_policys_own_samples(smoke, run):
     done = run("rank@t1", "rank.scorer=refreshed", "annotate.pairs=4")
     assert done.returncode == 0, done.stderr[-2000:]
     names = ran(done)
-    assert [names.count(name) for name in ("annotate@t0", "reward_refreshed@t0", "annotate@t1", "reward_refreshed@t1", "score_refreshed@t1-0")] == [1] * 5
-    before, first, second = (pq.read_metadata(smoke / f"data/annotated/{name}.parquet").num_rows for name in ("pi0", "pi1", "pi2"))
+    assert [
+        names.count(name)
+        for name in ("annotate@t0", "reward_refreshed@t0", "annotate@t1", "reward_refreshed@t1", "score_refreshed@t1-0")
+    ] == [1] * 5
+    before, first, second = (
+        pq.read_metadata(smoke / f"data/annotated/{name}.parquet").num_rows for name in ("pi0", "pi1", "pi2")
+    )
     assert (first - before, second - first) == (4, 4)
 
 
 def test_a_judge_compares_every_policy_with_pi0_where_there_is_no_gold_reward(smoke, run):
     done = run("report", "evaluate.gold=none", "evaluate.reads=judged", "select.by=judge_win_rate")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"judge@pi0", "judge@offline", "judge@pi1", "judge@pi2", "evaluate@pi2", "select", "report"} <= set(ran(done))
-    facts = {name: json.loads((smoke / f"metrics/policy/{name}.json").read_text())[name] for name in ("pi0", "pi1", "pi2")}
-    assert facts["pi0"]["test"]["judge_win_rate"] == facts["pi0"]["validation"]["judge_win_rate"] == 0.5 and "gain" not in facts["pi0"]["test"]
+    assert {"judge@pi0", "judge@offline", "judge@pi1", "judge@pi2", "evaluate@pi2", "select", "report"} <= set(
+        ran(done)
+    )
+    facts = {
+        name: json.loads((smoke / f"metrics/policy/{name}.json").read_text())[name] for name in ("pi0", "pi1", "pi2")
+    }
+    assert (
+        facts["pi0"]["test"]["judge_win_rate"] == facts["pi0"]["validation"]["judge_win_rate"] == 0.5
+        and "gain" not in facts["pi0"]["test"]
+    )
     low, high = facts["pi2"]["test"]["judge_win_rate_interval"]
     assert low <= facts["pi2"]["test"]["judge_win_rate"] <= high
     chosen = json.loads((smoke / "metrics/selected.json").read_text())
@@ -167,29 +227,45 @@ def test_an_adapter_is_trained_kept_and_merged_into_a_policy_that_vllm_samples_f
     done = run("respond@pi1", "dpo.lora_rank=4")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (smoke / "models/pi1/adapter/adapter_model.safetensors").exists()
-    merged = sh("python -m stages.merge models/pi0 models/pi1/adapter merged", smoke)
+    merged = sh("python -m stages.tools.merge models/pi0 models/pi1/adapter merged", smoke)
     assert merged.returncode == 0, merged.stderr
     assert (smoke / "merged/model.safetensors").read_bytes() == (smoke / "models/pi1/model.safetensors").read_bytes()
-    wrong = sh("python -m stages.merge models/base models/pi1/adapter .scratch/other", smoke).stderr
-    assert wrong.startswith("merge: models/pi1/adapter was trained on models/pi0 with digest ") and wrong.count("\n") == 1
+    wrong = sh("python -m stages.tools.merge models/base models/pi1/adapter .scratch/other", smoke).stderr
+    assert (
+        wrong.startswith("merge: models/pi1/adapter was trained on models/pi0 with digest ") and wrong.count("\n") == 1
+    )
     two = "runtime.processes=2", "runtime.deepspeed=3", "runtime.micro_batch_rows=1", "dpo.lora_rank=4"
     profile(smoke, *two)
     reads = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    done = sh(f"python -m stages.run dpo {reads} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json", smoke)
+    done = sh(
+        f"python -m stages.guard.run training.dpo {reads} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json",
+        smoke,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    start, one, two = (load_file(smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two"))
+    start, one, two = (
+        load_file(smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two")
+    )
     assert one.keys() == two.keys() and 0 < distance(one, two) < 0.02 * distance(one, start)
 
 
 def test_the_ablations_run_in_the_queue_and_fill_one_table(smoke):
-    assert "ablations: the workspace has uncommitted changes" in sh("python -m stages.ablations start-pi0", smoke).stderr
-    assert "ablations: 'gamma' is none of length-penalty, " in sh("python -m stages.ablations gamma", smoke).stderr
+    assert (
+        "ablations: the workspace has uncommitted changes"
+        in sh("python -m stages.tools.ablations start-pi0", smoke).stderr
+    )
+    assert (
+        "ablations: 'gamma' is none of length-penalty, " in sh("python -m stages.tools.ablations gamma", smoke).stderr
+    )
     sh("git add -A && git commit -qm smoke", smoke)
-    done = sh("python -m stages.ablations start-pi0", smoke)
-    again = sh("python -m stages.ablations start-pi0", smoke)
+    done = sh("python -m stages.tools.ablations start-pi0", smoke)
+    again = sh("python -m stages.tools.ablations start-pi0", smoke)
     sh("git reset -q --soft HEAD~1 && git reset -q", smoke)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = (smoke / "metrics/ablations.md").read_text().splitlines()
-    assert len(lines) == 4 and lines[3].startswith("| `-S iterations.1.start=pi0` | ") and 1 < int(lines[3].split("|")[-2]) <= 7, lines
+    assert (
+        len(lines) == 4
+        and lines[3].startswith("| `-S iterations.1.start=pi0` | ")
+        and 1 < int(lines[3].split("|")[-2]) <= 7
+    ), lines
     assert "Running stage 'dpo@t1'" in done.stdout + done.stderr and "Running stage" not in again.stdout + again.stderr
     (smoke / "metrics/ablations.md").unlink()

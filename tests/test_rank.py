@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import rank
+from stages.pairs import rank
 
 RULES = rank.Rules()
 
@@ -77,9 +77,17 @@ def test_truncated_completions_follow_the_rule(truncated, chosen, rejected):
     assert (best["sample"], worst["sample"]) == (chosen, rejected)
 
 
-@given(st.lists(st.lists(st.tuples(st.floats(-9, 9), st.sampled_from("abc "), st.booleans()), min_size=3, max_size=3), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-9, 9), st.sampled_from("abc "), st.booleans()), min_size=3, max_size=3),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
-    rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
+    rows = [
+        candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)
+    ]
     try:
         pairs, drops = rank.rank(rank.by_prompt(rows[::-1], n=3), "t0", RULES)
     except ValueError:
@@ -93,7 +101,10 @@ def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
 
 def samples(group: list[dict], draw: int = 0, **rules: Any) -> list:
     """(chosen, rejected) by sample, or the drop."""
-    return [o if isinstance(o, str) else (o[0]["sample"], o[1]["sample"]) for o in rank.outcomes(group, RULES._replace(**rules), draw)]
+    return [
+        o if isinstance(o, str) else (o[0]["sample"], o[1]["sample"])
+        for o in rank.outcomes(group, RULES._replace(**rules), draw)
+    ]
 
 
 def test_each_strategy_pairs_as_its_name_says():
@@ -102,7 +113,14 @@ def test_each_strategy_pairs_as_its_name_says():
     assert samples(group, pairing="best_second") == [(1, 3)]
     assert [samples(group, draw, pairing="best_random") for draw in (0, 1, 2)] == [[(1, 0)], [(1, 2)], [(1, 3)]]
     assert samples(group, pairing="all_pairs") == [(1, 3), (1, 2), (1, 0), (3, 2), (3, 0), (2, 0)]
-    assert samples(group, pairing="all_pairs", min_margin=1.5) == ["below_margin", (1, 2), (1, 0), "below_margin", (3, 0), "below_margin"]
+    assert samples(group, pairing="all_pairs", min_margin=1.5) == [
+        "below_margin",
+        (1, 2),
+        (1, 0),
+        "below_margin",
+        (3, 0),
+        "below_margin",
+    ]
     assert samples(group, pairing="top_bottom", top_k=2) == [(1, 0), (3, 2)]
 
 
@@ -115,7 +133,9 @@ def test_a_pair_that_is_dropped_is_counted_under_what_is_wrong_with_it():
 def test_the_best_that_may_be_chosen_meets_only_answers_below_it():
     group = [candidate(0, 4.0, finished=False), candidate(1, 3.0), candidate(2, 2.0)]
     for pairing in ("best_worst", "best_second", "best_random", "top_bottom"):
-        assert {tuple(samples(group, draw, pairing=pairing, truncated="rejected_only")) for draw in range(3)} == {((1, 2),)}, pairing
+        assert {tuple(samples(group, draw, pairing=pairing, truncated="rejected_only")) for draw in range(3)} == {
+            ((1, 2),)
+        }, pairing
         assert samples(group[:2], pairing=pairing, truncated="rejected_only") == ["truncated_winner"], pairing
 
 
@@ -126,23 +146,37 @@ def test_the_top_and_the_bottom_never_overlap():
 
 def test_a_better_answer_that_was_cut_off_is_a_named_drop_where_it_may_only_be_rejected():
     group = [candidate(0, 1.0), candidate(1, 4.0, finished=False), candidate(2, 2.0)]
-    assert samples(group, pairing="all_pairs", truncated="rejected_only") == ["truncated_winner", "truncated_winner", (2, 0)]
+    assert samples(group, pairing="all_pairs", truncated="rejected_only") == [
+        "truncated_winner",
+        "truncated_winner",
+        (2, 0),
+    ]
 
 
 def test_a_cut_off_answer_among_the_top_costs_a_pair_by_name():
     rules = {"pairing": "top_bottom", "top_k": 2, "truncated": "rejected_only"}
     cut = lambda k, reward: candidate(k, reward, finished=False)  # noqa: E731
-    assert samples([cut(0, 4.0), cut(1, 3.0), candidate(2, 2.0), candidate(3, 1.0)], **rules) == [(2, 3), "truncated_winner"]
+    assert samples([cut(0, 4.0), cut(1, 3.0), candidate(2, 2.0), candidate(3, 1.0)], **rules) == [
+        (2, 3),
+        "truncated_winner",
+    ]
     assert samples([cut(0, 4.0), candidate(1, 3.0), cut(2, 2.0), cut(3, 1.0)], **rules) == [(1, 3), "truncated_winner"]
-    assert samples([cut(0, 4.0), cut(1, 3.0), cut(2, 2.0), candidate(3, 1.0)], **rules) == ["truncated_winner", "truncated_winner"]
+    assert samples([cut(0, 4.0), cut(1, 3.0), cut(2, 2.0), candidate(3, 1.0)], **rules) == [
+        "truncated_winner",
+        "truncated_winner",
+    ]
 
 
 def looked_at(group: list[dict], rules: rank.Rules) -> int:
-    """How many pairs the strategy must account for: one of most, every two usable ones, or so many of the top and of the bottom."""
+    """How many pairs the strategy must account for: one of most, every two usable ones, or so many of the top and of
+    the bottom.
+    """
     usable = [row for row in group if not rank.left_out(row, rules.truncated)]
     if len(usable) < 2 or not any(row["finished"] or rules.truncated == "keep" for row in usable):
         return 1
-    return {"all_pairs": math.comb(len(usable), 2), "top_bottom": min(rules.top_k, len(usable) // 2)}.get(rules.pairing, 1)
+    return {"all_pairs": math.comb(len(usable), 2), "top_bottom": min(rules.top_k, len(usable) // 2)}.get(
+        rules.pairing, 1
+    )
 
 
 @given(
@@ -150,8 +184,12 @@ def looked_at(group: list[dict], rules: rank.Rules) -> int:
     st.sampled_from(["best_worst", "best_second", "best_random", "all_pairs", "top_bottom", "across"]),
     st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
 )  # fmt: skip
-def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(prompts, pairing, truncated, top_k):
-    rows = [candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)]
+def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(
+    prompts, pairing, truncated, top_k
+):
+    rows = [
+        candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)
+    ]
     rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated, own=2)
     groups = rank.by_prompt(rows, n=4)
     try:
@@ -161,7 +199,9 @@ def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_
     assert len(pairs) + drops.total() == sum(looked_at(group, rules) for group in groups.values())
     assert len({row["id"] for row in pairs}) == len(pairs)
     for row in pairs:
-        assert row["margin"] > 0 and row["chosen"] != row["rejected"] and (row["chosen_finished"] or truncated == "keep")
+        assert (
+            row["margin"] > 0 and row["chosen"] != row["rejected"] and (row["chosen_finished"] or truncated == "keep")
+        )
     assert pairs == rank.rank(rank.by_prompt(rows[::-1], n=4), "t0", rules, seed=1)[0]
 
 
@@ -182,15 +222,26 @@ def test_the_account_counts_the_pairs_that_were_looked_at(tmp_path):
 
 
 def test_across_pairs_one_completion_of_the_policy_with_one_of_its_rival_at_the_widest_margin():
-    group = [candidate(0, 3.0), candidate(1, 0.0), candidate(2, 2.5), candidate(3, 0.5)]  # the first two are the policy's
+    group = [
+        candidate(0, 3.0),
+        candidate(1, 0.0),
+        candidate(2, 2.5),
+        candidate(3, 0.5),
+    ]  # the first two are the policy's
     best, worst, margin = found(group, pairing="across", own=2)
-    assert (best["sample"], worst["sample"], margin) == (0, 3, 2.5)  # not 0 against 1, which is wider, nor 2 against 1, which is as wide
+    assert (best["sample"], worst["sample"], margin) == (
+        0,
+        3,
+        2.5,
+    )  # not 0 against 1, which is wider, nor 2 against 1, which is as wide
     best, worst, _ = found([candidate(0, 1.0), candidate(1, 1.5), candidate(2, 4.0)], pairing="across", own=2)
     assert (best["sample"], worst["sample"]) == (2, 0)
 
 
 def test_across_without_a_usable_completion_of_the_rival_is_a_drop_by_name():
-    assert rank.outcomes([candidate(0, 3.0), candidate(1, 0.0), candidate(2, 2.5, " ")], RULES._replace(pairing="across", own=2)) == ["too_few_usable"]
+    assert rank.outcomes(
+        [candidate(0, 3.0), candidate(1, 0.0), candidate(2, 2.5, " ")], RULES._replace(pairing="across", own=2)
+    ) == ["too_few_usable"]
 
 
 def test_after_a_stop_there_are_no_prompts_and_no_pairs_and_that_is_no_error():
@@ -199,12 +250,26 @@ def test_after_a_stop_there_are_no_prompts_and_no_pairs_and_that_is_no_error():
 
 def test_the_histogram_counts_every_pair_in_ten_steps_of_its_margin():
     rows, _ = rank.rank(
-        rank.by_prompt([candidate(k, r, prompt=p) for p, m in (("a", 1.0), ("b", 2.0), ("c", 11.0)) for k, r in enumerate((m, 0.0))], 2), "t0", RULES
+        rank.by_prompt(
+            [
+                candidate(k, r, prompt=p)
+                for p, m in (("a", 1.0), ("b", 2.0), ("c", 11.0))
+                for k, r in enumerate((m, 0.0))
+            ],
+            2,
+        ),
+        "t0",
+        RULES,
     )
     assert rank.audit(rows)["margin_histogram"] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_candidates_that_may_stand_in_no_pair_are_counted_by_the_first_reason():
-    rows = [candidate(0, None, " "), candidate(1, 1.0, " ", finished=False), candidate(2, 1.0, finished=False), candidate(3, 0.0)]
+    rows = [
+        candidate(0, None, " "),
+        candidate(1, 1.0, " ", finished=False),
+        candidate(2, 1.0, finished=False),
+        candidate(3, 0.0),
+    ]
     assert [rank.left_out(row, "drop") for row in rows] == ["unscored", "empty", "truncated", ""]
     assert [rank.left_out(row, "rejected_only") for row in rows] == ["unscored", "empty", "", ""]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import batch, history, offline, prompts
+from stages.data import batch, prompts
+from stages.pairs import history, offline
 
 
 def user(text: str) -> list[dict]:
@@ -73,7 +74,10 @@ def test_a_prompt_that_is_no_conversation_is_dropped_by_name_and_is_not_taken_fo
 
 
 def test_prompts_of_several_forms_and_files_of_one_name_go_together(tmp_path):
-    for folder, record in (("a", {"prompt": "q"}), ("b", {"messages": [{"content": "r", "role": "user", "name": "x"}]})):
+    for folder, record in (
+        ("a", {"prompt": "q"}),
+        ("b", {"messages": [{"content": "r", "role": "user", "name": "x"}]}),
+    ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train.jsonl").write_text(json.dumps(record) + "\n")
     rows, _ = prompts.read(tmp_path)
@@ -94,7 +98,13 @@ def test_iterations_share_no_prompt_and_a_pool_too_small_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("keep", "off", "ids"), [("newest", False, ["n"]), ("all", False, ["b", "n"]), ("all", True, ["a", "b", "n"]), ("newest", True, ["a", "n"])]
+    ("keep", "off", "ids"),
+    [
+        ("newest", False, ["n"]),
+        ("all", False, ["b", "n"]),
+        ("all", True, ["a", "b", "n"]),
+        ("newest", True, ["a", "n"]),
+    ],
 )
 def test_history_admits_what_the_params_say(keep, off, ids):
     before = [{"id": "a", "made_in": "offline"}, {"id": "b", "made_in": "t0"}]
@@ -104,9 +114,13 @@ def test_history_admits_what_the_params_say(keep, off, ids):
 def test_pairs_of_another_iteration_or_of_other_prompts_are_refused():
     row = {"id": "a:1-2", "made_in": "t1", "prompt": user("one")}
     history.check_prompts([row], [user("zero"), [{"content": "one", "role": "user"}]], "t1")
-    with pytest.raises(ValueError, match="pair a:1-2 was made in t1, not in t0; these are another iteration's pairs, run rank again"):
+    with pytest.raises(
+        ValueError, match="pair a:1-2 was made in t1, not in t0; these are another iteration's pairs, run rank again"
+    ):
         history.check_prompts([row], [user("one")], "t0")
-    with pytest.raises(ValueError, match="pair a:1-2 of t1: its prompt is none of the 2 dealt; these are another run's pairs"):
+    with pytest.raises(
+        ValueError, match="pair a:1-2 of t1: its prompt is none of the 2 dealt; these are another run's pairs"
+    ):
         history.check_prompts([row], [user("zero"), user("two")], "t1")
 
 

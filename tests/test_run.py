@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import options
+from stages.guard import options
 
 STAGE = """
 import json, os, subprocess, sys, time
@@ -32,14 +32,16 @@ def main(params: Any, source: Path, *, out: Path, metrics: Path) -> None:
 def scratch(clone: Path) -> Path:
     """A clone with one more stage, `probe`, whose input is the code it runs."""
     (clone / "stages/probe.py").write_text(STAGE)
-    guard(clone, "fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
+    guard(clone, "guard.fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
     (clone / "out").mkdir()
     (clone / "source").write_text("pass")
     return clone
 
 
 def guard(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "stages.run", *words], cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "stages.guard.run", *words], cwd=folder, capture_output=True, text=True
+    )
 
 
 PROBE = ("probe", "--source", "source", "--out", "out/a.txt", "--metrics", "out/m.json")
@@ -55,9 +57,18 @@ def test_outputs_appear_whole(scratch):
     ("code", "told"),
     [
         ("refuse", "probe: row 7 is bad; mend it"),
-        ("rows['rows_out'] = 1", "probe: 3 rows in, 1 out, drops {'empty': 1}: rows went missing; this is a bug of the stage"),
-        ("source.write_text('pass # edited')", "probe: an input changed during the run; the result was not recorded, run again"),
-        ("p = Path('params.yaml'); params.dpo.beta; p.write_text(p.read_text().replace('beta: 0.1', 'beta: 0.2'))", "dpo.beta changed from 0.1 to 0.2"),
+        (
+            "rows['rows_out'] = 1",
+            "probe: 3 rows in, 1 out, drops {'empty': 1}: rows went missing; this is a bug of the stage",
+        ),
+        (
+            "source.write_text('pass # edited')",
+            "probe: an input changed during the run; the result was not recorded, run again",
+        ),
+        (
+            "p = Path('params.yaml'); params.dpo.beta; p.write_text(p.read_text().replace('beta: 0.1', 'beta: 0.2'))",
+            "dpo.beta changed from 0.1 to 0.2",
+        ),
         ("raise OSError(28, 'No space left on device')", "probe: the disk is full ("),
     ],
 )
@@ -76,21 +87,29 @@ def test_a_bug_keeps_its_traceback(scratch):
 
 
 def test_an_edit_of_a_param_that_the_stage_does_not_read_costs_it_nothing(scratch):
-    (scratch / "source").write_text("p = Path('params.yaml'); p.write_text(p.read_text().replace('micro_batch_rows: 4', 'micro_batch_rows: 2'))")
+    (scratch / "source").write_text(
+        "p = Path('params.yaml'); p.write_text(p.read_text().replace('micro_batch_rows: 4', 'micro_batch_rows: 2'))"
+    )
     assert guard(scratch, *PROBE).returncode == 0
 
 
 def test_code_that_differs_from_its_fingerprint_does_not_run(scratch):
     (scratch / "stages/probe.py").write_text(STAGE.replace("half", "other"))
     done = guard(scratch, *PROBE)
-    assert done.returncode == 1 and "its code differs from code.lock.yaml" in done.stderr and "dvc --wait-for-lock repro" in done.stderr
+    assert (
+        done.returncode == 1
+        and "its code differs from code.lock.yaml" in done.stderr
+        and "dvc --wait-for-lock repro" in done.stderr
+    )
 
 
 def test_a_package_other_than_the_locked_one_does_not_run(scratch):
     lock = scratch / "requirements.lock"
     lock.write_text(lock.read_text().replace("\npyarrow==", "\npyarrow==1."))
     (scratch / "stages/probe.py").write_text("import pyarrow\n" + STAGE)
-    guard(scratch, "fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
+    guard(
+        scratch, "guard.fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml"
+    )
     done = guard(scratch, *PROBE)
     assert done.returncode == 1 and "pyarrow 1." in done.stderr and "make setup" in done.stderr
 
@@ -103,7 +122,7 @@ def test_a_missing_input_says_how_to_get_it(scratch):
 
 def test_a_second_writer_of_an_output_is_refused(scratch):
     (scratch / "source").write_text("time.sleep(30)")
-    first = subprocess.Popen([sys.executable, "-m", "stages.run", *PROBE], cwd=scratch)
+    first = subprocess.Popen([sys.executable, "-m", "stages.guard.run", *PROBE], cwd=scratch)
     wait_for(lambda: (scratch / "out/.partial/a.txt").exists())
     second = guard(scratch, *PROBE)
     first.kill()
@@ -116,14 +135,16 @@ def test_a_second_writer_of_an_output_is_refused(scratch):
 def test_nothing_outlives_a_killed_parent_and_the_next_run_is_whole(scratch, sign, shell):
     """The parent stands for dvc; the stage has started a child in a session of its own, as an engine's workers may be."""
     (scratch / "source").write_text("subprocess.Popen(['sleep', '4711'], start_new_session=True); time.sleep(60)")
-    words = [sys.executable, "-m", "stages.run", *PROBE]
-    command = [*shell, f"{' '.join(words)}; true"] if shell else words  # `; true`: no shell gives way to the first of two
+    words = [sys.executable, "-m", "stages.guard.run", *PROBE]
+    command = (
+        [*shell, f"{' '.join(words)}; true"] if shell else words
+    )  # `; true`: no shell gives way to the first of two
     program = f"import subprocess; subprocess.run({command!r})"
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=scratch)
     wait_for(lambda: processes(scratch, "sleep 4711"))
     os.kill(parent.pid, sign)
     parent.wait()
-    wait_for(lambda: not processes(scratch, "sleep 4711") and not processes(scratch, "stages.run"))
+    wait_for(lambda: not processes(scratch, "sleep 4711") and not processes(scratch, "stages.guard.run"))
     assert not (scratch / "out/a.txt").exists()
     (scratch / "source").write_text("pass")
     assert guard(scratch, *PROBE).returncode == 0 and (scratch / "out/a.txt").read_text() == "whole 0.1"

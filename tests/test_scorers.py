@@ -17,11 +17,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import chat, comparison, contest, forward, judge, pairwise, preference_model, reward_model
-from stages.scorers import implicit
-from stages.scorers import judge as judge_scorer
-from stages.scorers import preference_model as preference_scorer
-from stages.scorers import reward_model as reward_scorer
+from stages import chat
+from stages.signals import comparison, forward, judge, pairs_as_candidates, pairwise
+from stages.signals.scorers import implicit
+from stages.signals.scorers import judge as judge_scorer
+from stages.signals.scorers import preference_model as preference_scorer
+from stages.signals.scorers import reward_model as reward_scorer
+from stages.training import preference_model, reward_model
 
 ASK = [{"role": "user", "content": "Which animals make honey, and how do they do it?"}]
 
@@ -41,7 +43,9 @@ def reward(tiny_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reward") / "model"
     torch.manual_seed(0)
     tokenizer = chat.load_tokenizer(tiny_model)
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tiny_model, num_labels=1, pad_token_id=tokenizer.pad_token_id
+    )
     torch.nn.init.normal_(model.score.weight, std=0.5)  # an untrained head tells hardly anything apart
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -69,13 +73,17 @@ def alone(model: Path, rows: list[forward.Row]) -> list[float]:
         ids = [network.config.pad_token_id] * 5 + prompt + completion
         mask, position = [0] * 5 + [1] * (len(ids) - 5), [0] * 5 + list(range(len(ids) - 5))
         with torch.inference_mode():
-            made = network(torch.tensor([ids]), attention_mask=torch.tensor([mask]), position_ids=torch.tensor([position]))
+            made = network(
+                torch.tensor([ids]), attention_mask=torch.tensor([mask]), position_ids=torch.tensor([position])
+            )
         found.append(float(made.logits[0, 0]))
     return found
 
 
 @pytest.mark.parametrize("tokens", [1, 64, 4096])
-def test_a_reward_is_the_same_whatever_the_batching_the_order_the_padding_side_and_what_is_shared(reward, runtime, tokens):
+def test_a_reward_is_the_same_whatever_the_batching_the_order_the_padding_side_and_what_is_shared(
+    reward, runtime, tokens
+):
     runtime.forward_batch_tokens = tokens
     asked = candidates()
     rows = forward.tokenized(reward, [(row["prompt"], row["completion"], row["finished"]) for row in asked])
@@ -83,19 +91,30 @@ def test_a_reward_is_the_same_whatever_the_batching_the_order_the_padding_side_a
     assert max(expected) - min(expected) > 0.1
     assert forward.rewards(reward, rows, "float32", runtime, names) == pytest.approx(expected, abs=1e-4)
     assert forward.rewards(reward, rows, "float32", runtime) == pytest.approx(expected, abs=1e-4)
-    assert forward.rewards(reward, rows[::-1], "float32", runtime, names[::-1])[::-1] == pytest.approx(expected, abs=1e-4)
+    assert forward.rewards(reward, rows[::-1], "float32", runtime, names[::-1])[::-1] == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 def test_log_probabilities_do_not_depend_on_what_is_shared(tiny_model, runtime):
     asked = candidates()
     rows = forward.tokenized(tiny_model, [(r["prompt"], r["completion"], True) for r in asked])
     names = [row["id"] for row in asked]
-    assert forward.logprobs(tiny_model, rows, "float32", runtime, "x", names) == pytest.approx(forward.logprobs(tiny_model, rows, "float32", runtime), abs=1e-3)
+    assert forward.logprobs(tiny_model, rows, "float32", runtime, "x", names) == pytest.approx(
+        forward.logprobs(tiny_model, rows, "float32", runtime), abs=1e-3
+    )
 
 
 def scored(main, path: Path, *models: Path, rows: list[dict] | None = None, params=None, runtime=None) -> list[dict]:
-    pq.write_table(pa.Table.from_pylist(candidates() if rows is None else rows, contest.SCHEMA), path / "c.parquet")
-    numbers = {"dtype": "float32", "runtime": runtime, "pairwise": SimpleNamespace(ranking="tournament"), "dpo": SimpleNamespace(beta=0.1)}
+    pq.write_table(
+        pa.Table.from_pylist(candidates() if rows is None else rows, pairs_as_candidates.SCHEMA), path / "c.parquet"
+    )
+    numbers = {
+        "dtype": "float32",
+        "runtime": runtime,
+        "pairwise": SimpleNamespace(ranking="tournament"),
+        "dpo": SimpleNamespace(beta=0.1),
+    }
     main(SimpleNamespace(**(numbers | (params or {}))), *models, path / "c.parquet", scores=path / "s.parquet")
     return pq.read_table(path / "s.parquet").to_pylist()
 
@@ -120,9 +139,15 @@ def test_models_that_cannot_score_are_told_apart_in_one_line(reward, tiny_model,
 
     two = changed(reward, tmp_path / "two", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
     weights = load_file(two / "model.safetensors")
-    save_file(weights | {"score.weight": weights["score.weight"].repeat(2, 1)}, two / "model.safetensors", {"format": "pt"})
+    save_file(
+        weights | {"score.weight": weights["score.weight"].repeat(2, 1)}, two / "model.safetensors", {"format": "pt"}
+    )
     broken = changed(reward, tmp_path / "broken")
-    save_file(weights | {"score.weight": weights["score.weight"] * float("nan")}, broken / "model.safetensors", {"format": "pt"})
+    save_file(
+        weights | {"score.weight": weights["score.weight"] * float("nan")},
+        broken / "model.safetensors",
+        {"format": "pt"},
+    )
     short = changed(reward, tmp_path / "short", max_position_embeddings=32)
     unpadded = changed(reward, tmp_path / "unpadded", pad_token_id=None)
     bare = shutil.copytree(reward, tmp_path / "bare")
@@ -143,7 +168,9 @@ def test_models_that_cannot_score_are_told_apart_in_one_line(reward, tiny_model,
 
 def test_a_tokenizer_that_is_not_the_models_is_found_by_its_tokens(reward, runtime):
     size = json.loads((reward / "config.json").read_text())["vocab_size"]
-    with pytest.raises(ValueError, match=rf"its tokenizer gives token {size}, its weights know {size}; save the tokenizer"):
+    with pytest.raises(
+        ValueError, match=rf"its tokenizer gives token {size}, its weights know {size}; save the tokenizer"
+    ):
         forward.rewards(reward, [([1, 2], [size])], "float32", runtime)
 
 
@@ -159,12 +186,20 @@ def test_padding_that_ends_a_turn_is_refused_since_rewards_would_be_read_at_the_
 
 
 def test_a_reward_model_of_ones_own_is_rated_in_one_command(reward, tmp_path):
-    rows = [{"prompt": f"q{k}", "chosen": "yes " * (k % 3 + 1), "rejected": "no", "subset": subset} for k in range(8) for subset in ("math-prm", "mine")]
+    rows = [
+        {"prompt": f"q{k}", "chosen": "yes " * (k % 3 + 1), "rejected": "no", "subset": subset}
+        for k in range(8)
+        for subset in ("math-prm", "mine")
+    ]
     (tmp_path / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "stages.rate", str(reward), str(tmp_path / "bench.jsonl")]
+    command = [sys.executable, "-m", "stages.tools.rate", str(reward), str(tmp_path / "bench.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "| reward model | reasoning | own subsets |" in done.stdout and "(1 of 7)" in done.stdout and "| math-prm | 8 |" in done.stdout
+    assert (
+        "| reward model | reasoning | own subsets |" in done.stdout
+        and "(1 of 7)" in done.stdout
+        and "| math-prm | 8 |" in done.stdout
+    )
     assert "| preference model (mix2), the paper's | 94.7 |" in done.stdout
     for model, pairs, line in (
         ("owner/model", "x", "rate: owner/model: is no folder here, and as a hub model it needs its commit"),
@@ -180,7 +215,9 @@ ALWAYS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}
 WHEN_ASKED = ALWAYS.replace(HEADER, "{% if add_generation_prompt %}" + HEADER + "{% endif %}")
 
 
-def test_the_letters_are_read_at_the_assistant_header_whether_the_template_always_appends_it_or_not(tiny_model, runtime, tmp_path):
+def test_the_letters_are_read_at_the_assistant_header_whether_the_template_always_appends_it_or_not(
+    tiny_model, runtime, tmp_path
+):
     from transformers import AutoModelForCausalLM
 
     odds = []
@@ -190,7 +227,9 @@ def test_the_letters_are_read_at_the_assistant_header_whether_the_template_alway
         ask = comparison.local(folder, lambda q: pairwise.instruction(*q[1:]), "float32", runtime)
         odds.append(ask([("p", ASK, "bees", "wasps"), ("p", ASK, "wasps", "bees")]))
     tokenizer = chat.load_tokenizer(tmp_path / "asked")
-    ids = tokenizer.apply_chat_template(pairwise.instruction(ASK, "bees", "wasps"), add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(
+        pairwise.instruction(ASK, "bees", "wasps"), add_generation_prompt=True, return_dict=False
+    )
     assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n")
     a, b = (tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in "AB")
     with torch.inference_mode():
@@ -201,8 +240,13 @@ def test_the_letters_are_read_at_the_assistant_header_whether_the_template_alway
 
 def test_a_judges_template_must_show_everything_and_nothing_unknown(tmp_path):
     path = tmp_path / "t.jinja"
-    path.write_text("{% for m in prompt %}{{ m.role }}: {{ m.content }}{% endfor %} A {{ response_a }} B {{ response_b }}")
-    assert judge.renderer(path)(("p", ASK, "one", "two")) == "user: Which animals make honey, and how do they do it? A one B two"
+    path.write_text(
+        "{% for m in prompt %}{{ m.role }}: {{ m.content }}{% endfor %} A {{ response_a }} B {{ response_b }}"
+    )
+    assert (
+        judge.renderer(path)(("p", ASK, "one", "two"))
+        == "user: Which animals make honey, and how do they do it? A one B two"
+    )
     for text, told in (
         ("{{ prompt }} {{ response_a }}", "shows no <second>"),
         ("{{ prompt }} {{ answer }}", "'answer' is undefined; it may use prompt"),
@@ -230,8 +274,21 @@ def lesson(number: int) -> list[dict]:
 
 
 def numbers(runtime, **changes):
-    section = {"layers": None, "learning_rate": 3e-3, "epochs": 4, "global_batch_rows": 4, "warmup_share": 0.0, "max_tokens": 160} | changes
-    return SimpleNamespace(seed=1, dtype="float32", runtime=runtime, preference_model=SimpleNamespace(**section), reward_model=SimpleNamespace(**section))
+    section = {
+        "layers": None,
+        "learning_rate": 3e-3,
+        "epochs": 4,
+        "global_batch_rows": 4,
+        "warmup_share": 0.0,
+        "max_tokens": 160,
+    } | changes
+    return SimpleNamespace(
+        seed=1,
+        dtype="float32",
+        runtime=runtime,
+        preference_model=SimpleNamespace(**section),
+        reward_model=SimpleNamespace(**section),
+    )
 
 
 def curve(path: Path, name: str) -> list[float]:
@@ -245,7 +302,9 @@ def test_a_preference_model_learns_the_letter_and_packed_rows_teach_the_same(tin
     for packing in (False, True):
         out = tmp_path / f"packed-{packing}"
         params = numbers(runtime, packing=packing, max_tokens=400 if packing else 160)
-        preference_model.main(params, tiny_model, tmp_path / "train.parquet", preference=out, curve=tmp_path / f"{packing}.csv")
+        preference_model.main(
+            params, tiny_model, tmp_path / "train.parquet", preference=out, curve=tmp_path / f"{packing}.csv"
+        )
         losses = curve(tmp_path / f"{packing}.csv", "loss")
         assert losses[-1] < 0.4 * losses[0]
     ask = comparison.local(tmp_path / "packed-False", lambda q: pairwise.instruction(*q[1:]), "float32", runtime)
@@ -268,7 +327,13 @@ def test_rows_packed_together_do_not_see_each_other(tiny_model, runtime):
     packed = pack_dataset(Dataset.from_list(rows), 1000, "bfd")
     assert len(packed) < len(rows)
     args = SFTConfig(
-        output_dir="/tmp", padding_free=True, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, report_to="none", use_cpu=True, bf16=False
+        output_dir="/tmp",
+        padding_free=True,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
     )
     trainer = SFTTrainer(network, args=args, train_dataset=packed, processing_class=tokenizer)
     batch = trainer.data_collator([packed[0]])
@@ -281,16 +346,28 @@ def rewarded(tiny_model, runtime, folder: Path, **changes) -> Path:
     pq.write_table(pa.Table.from_pylist(lesson(40)), folder / "train.parquet")
     options = {"margin": 0.0, "centring": 0.0, "validation_share": 0.0, "evaluations": 0, "epochs": 1} | changes
     name = "-".join(f"{k}{v}" for k, v in changes.items())
-    reward_model.main(numbers(runtime, **options), tiny_model, folder / "train.parquet", 0, reward=folder / name, curve=folder / f"{name}.csv")
+    reward_model.main(
+        numbers(runtime, **options),
+        tiny_model,
+        folder / "train.parquet",
+        0,
+        reward=folder / name,
+        curve=folder / f"{name}.csv",
+    )
     return folder / f"{name}.csv"
 
 
 @pytest.mark.slow
 def test_margin_and_centring_are_in_the_loss_as_their_formulas_say(tiny_model, runtime, tmp_path):
-    plain, margin, centred = (curve(rewarded(tiny_model, runtime, tmp_path, **c), "loss") for c in ({"layers": None}, {"margin": 2.0}, {"centring": 0.5}))
+    plain, margin, centred = (
+        curve(rewarded(tiny_model, runtime, tmp_path, **c), "loss")
+        for c in ({"layers": None}, {"margin": 2.0}, {"centring": 0.5})
+    )
     header = rewarded(tiny_model, runtime, tmp_path, layers=None)
     difference, mean = curve(header, "margin")[0], curve(header, "mean_reward")[0]
-    assert plain[0] == pytest.approx(-torch.nn.functional.logsigmoid(torch.tensor(difference)).item(), abs=0.02)  # the mean over a batch of 4
+    assert plain[0] == pytest.approx(
+        -torch.nn.functional.logsigmoid(torch.tensor(difference)).item(), abs=0.02
+    )  # the mean over a batch of 4
     assert margin[0] == pytest.approx(-torch.nn.functional.logsigmoid(torch.tensor(difference - 2.0)).item(), abs=0.05)
     assert centred[0] >= plain[0] and (centred[0] - plain[0]) == pytest.approx(0.5 * (2 * mean) ** 2, abs=0.05)
 
@@ -303,7 +380,9 @@ def test_validation_takes_whole_prompts_and_the_best_checkpoint_is_kept(tiny_mod
     assert len(losses) >= 3 and f"best validation loss {min(losses):.3f}" in said
     assert not list(tmp_path.glob("*-checkpoints"))
     held = [row for row in lesson(40) if reward_model.validates(row, 0.4)]
-    assert held and not {str(r["prompt"]) for r in held} & {str(r["prompt"]) for r in lesson(40) if not reward_model.validates(r, 0.4)}
+    assert held and not {str(r["prompt"]) for r in held} & {
+        str(r["prompt"]) for r in lesson(40) if not reward_model.validates(r, 0.4)
+    }
     assert f", {len(held)} to validate" in said
 
 
@@ -316,7 +395,8 @@ def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model,
     kept = sum(n <= limit for n in longest)
     assert (
         0 < kept < 40
-        and f"reward_model: {kept} pairs, 0 to validate ({40 - kept} over {limit} tokens, 0 that the processes cannot share)" in capsys.readouterr().out
+        and f"reward_model: {kept} pairs, 0 to validate ({40 - kept} over {limit} tokens, 0 that the processes cannot share)"
+        in capsys.readouterr().out
     )
 
 
@@ -328,9 +408,27 @@ def endpoint(tiny_model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["--model", str(tiny_model), "--served-model-name", "tiny", "--port", str(port), "--enforce-eager", "--max-model-len", "1024", "--dtype", "float32"]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    server = subprocess.Popen([sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words], env=environment, start_new_session=True)
+    words = [
+        "--model",
+        str(tiny_model),
+        "--served-model-name",
+        "tiny",
+        "--port",
+        str(port),
+        "--enforce-eager",
+        "--max-model-len",
+        "1024",
+        "--dtype",
+        "float32",
+    ]
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words], env=environment, start_new_session=True
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
@@ -347,7 +445,9 @@ def endpoint(tiny_model):
 
 
 @pytest.mark.slow
-def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_read_here(endpoint, tiny_model, runtime, tmp_path, monkeypatch):
+def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_read_here(
+    endpoint, tiny_model, runtime, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     template = Path(__file__).parent.parent / "data/raw/judge.jinja"
     found = {}
@@ -356,7 +456,9 @@ def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_rea
         params = {"judge": SimpleNamespace(served=served, top_logprobs=20)}
         found[served] = scored(judge_scorer.main, tmp_path, tiny_model, template, params=params, runtime=runtime)
     here, there = ([row["reward"] for row in found[served] if row["reward"] is not None] for served in (None, "tiny"))
-    assert len(here) == len(candidates()) and len(there) <= len(here)  # a random model seldom has a letter among its likeliest 20 tokens
+    assert len(here) == len(candidates()) and len(there) <= len(
+        here
+    )  # a random model seldom has a letter among its likeliest 20 tokens
     assert all(row["unreadable"] == 1 for row in found["tiny"] if row["reward"] is None and row["sample"])
     kept = (tmp_path / ".scratch/judge/tiny.jsonl").read_text().splitlines()
     assert len(kept) >= 10 and all(json.loads(line)["answer"]["tokens"] for line in kept)

@@ -1,4 +1,6 @@
-"""Artifacts through real servers: S3 (rclone) and SSH (asyncssh), another machine standing as a fresh clone with an empty cache."""
+"""Artifacts through real servers: S3 (rclone) and SSH (asyncssh), another machine standing as a fresh clone with an
+empty cache.
+"""
 
 import json
 import os
@@ -55,16 +57,33 @@ def s3(folder: Path, port: int) -> tuple[list[str], list[str]]:
     """The words that start an S3 server, and the commands that make it a remote."""
     (folder / "store/bucket").mkdir(parents=True)
     rclone = str(Path(sys.executable).with_name("rclone"))
-    words = [rclone, "serve", "s3", str(folder / "store"), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "writes"]
+    words = [
+        rclone,
+        "serve",
+        "s3",
+        str(folder / "store"),
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--auth-key",
+        f"{KEY},{SECRET}",
+        "--vfs-cache-mode",
+        "writes",
+    ]
     options = [f"endpointurl http://127.0.0.1:{port}", "region us-east-1"]
-    return words, ["dvc remote add --default --force shared s3://bucket/rlhf", *(f"dvc remote modify --local shared {option}" for option in options)]
+    return words, [
+        "dvc remote add --default --force shared s3://bucket/rlhf",
+        *(f"dvc remote modify --local shared {option}" for option in options),
+    ]
 
 
 def ssh(folder: Path, port: int) -> tuple[list[str], list[str]]:
     """The same for SSH, with a key of its own."""
     (folder / "store").mkdir()
     url = f"ssh://me@127.0.0.1:{port}{folder}/store"
-    commands = [f"dvc remote add --default --force shared {url}", f"dvc remote modify --local shared keyfile {folder}/client"]
+    commands = [
+        f"dvc remote add --default --force shared {url}",
+        f"dvc remote modify --local shared keyfile {folder}/client",
+    ]
     return [sys.executable, "-c", SSH_SERVER, str(port)], commands
 
 
@@ -100,7 +119,10 @@ def mine(smoke, server, tmp_path) -> Path:
 
 def another_machine(mine: Path, server: Server, name: str) -> Path:
     folder = mine.parent / name
-    run(f"git clone -q {mine} {folder} && git -C {folder} config user.name t && git -C {folder} config user.email t@t", mine)
+    run(
+        f"git clone -q {mine} {folder} && git -C {folder} config user.name t && git -C {folder} config user.email t@t",
+        mine,
+    )
     for command in server.commands:
         run(command, folder)
     return folder
@@ -130,22 +152,29 @@ def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_i
     assert "up to date" in run("dvc pull -d dvc.yaml", theirs)
 
     small = another_machine(mine, server, "small")
-    sub("stages/report.py", '"wins over', '"won over')(small)
+    sub("stages/evaluation/report.py", '"wins over', '"won over')(small)
     assert stages_run(run("dvc --wait-for-lock repro --allow-missing --pull", small)) == {"fingerprint", "report"}
     assert "won" in (small / "metrics/table.md").read_text()
-    fetched = {str(path.relative_to(small)) for path in (small / "data").rglob("*") if path.is_file() and "raw" not in path.parts}
+    fetched = {
+        str(path.relative_to(small))
+        for path in (small / "data").rglob("*")
+        if path.is_file() and "raw" not in path.parts
+    }
     assert fetched == {"data/standings/pi2.json"} and not (small / "models").exists()
 
 
 def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mine, server):
-    for command, folder, wait in (("dvc push --run-cache", mine, 2.5), ("dvc --wait-for-lock repro --pull", another_machine(mine, server, "theirs"), 5)):
+    for command, folder, wait in (
+        ("dvc push --run-cache", mine, 2.5),
+        ("dvc --wait-for-lock repro --pull", another_machine(mine, server, "theirs"), 5),
+    ):
         started = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)
         os.kill(started.pid, signal.SIGKILL)
         started.wait()
         run(command, folder)
     assert not stages_run(run("dvc --wait-for-lock repro --pull", mine.parent / "theirs"))
-    assert "verified" in run("python -m stages.verify", mine.parent / "theirs")
+    assert "verified" in run("python -m stages.tools.verify", mine.parent / "theirs")
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)  # its store is plain files, which can be damaged from outside
@@ -158,17 +187,22 @@ def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the
     theirs = another_machine(mine, server, "theirs")
     assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))  # DVC itself sees nothing
     words = "--reward models/reward --candidates data/candidates/heldout.parquet --scores data/scores/reward_model/heldout.parquet"
-    refused = sh(f"python -m stages.run scorers.reward_model {words}", theirs)
+    refused = sh(f"python -m stages.guard.run signals.scorers.reward_model {words}", theirs)
     cached = f".dvc/cache/files/md5/{weights.parent.name}/{weights.name}"
-    assert refused.returncode == 1 and refused.stderr.startswith("scorers.reward_model: models/reward/model.safetensors is damaged or edited: ")
-    assert f"`rm -rf models/reward {cached}`" in refused.stderr and "models/reward has md5" in sh("python -m stages.verify", theirs).stderr
+    assert refused.returncode == 1 and refused.stderr.startswith(
+        "signals.scorers.reward_model: models/reward/model.safetensors is damaged or edited: "
+    )
+    assert (
+        f"`rm -rf models/reward {cached}`" in refused.stderr
+        and "models/reward has md5" in sh("python -m stages.tools.verify", theirs).stderr
+    )
 
     run(f"rm -rf models/reward {cached}", theirs)
     assert stages_run(run("dvc --wait-for-lock repro", theirs)) == {"reward_model"}
     for part in (weights, listing):
         part.unlink()
     run("dvc push", theirs)
-    assert weights.read_bytes() == whole and "verified" in run("python -m stages.verify", theirs)
+    assert weights.read_bytes() == whole and "verified" in run("python -m stages.tools.verify", theirs)
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)
@@ -185,7 +219,7 @@ def test_with_verify_a_damaged_object_does_not_even_arrive(mine, server):
 
 
 def md5_of(path: Path) -> str:
-    from stages import integrity
+    from stages.guard import integrity
 
     digest = integrity.md5(path)
     return f"{digest[:2]}/{digest[2:]}"
@@ -195,10 +229,10 @@ def test_two_branches_meet(mine, server):
     """Each branch ran its own edit; after the merge only what both edits touch together runs."""
     run("dvc push --run-cache", mine)
     theirs = another_machine(mine, server, "theirs")
-    sub("stages/report.py", "offline DPO", "DPO offline")(theirs)
+    sub("stages/evaluation/report.py", "offline DPO", "DPO offline")(theirs)
     run("git checkout -qb theirs && dvc --wait-for-lock repro --pull", theirs)
     run("git commit -qam width && dvc push --run-cache && git push -q origin theirs", theirs)
-    sub("stages/report.py", '"wins over', '"won over')(mine)
+    sub("stages/evaluation/report.py", '"wins over', '"won over')(mine)
     run("dvc --wait-for-lock repro && git commit -qam wording", mine)
     assert sh("git merge theirs", mine).returncode == 1
     run("git checkout --ours dvc.lock signals/dvc.lock code.lock.yaml metrics", mine)

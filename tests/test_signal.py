@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import best_of_n, contest, reward_bench, sections, signal, signal_report
-from stages.scorers import bag_of_words, ensemble, implicit
+from stages.evaluation import best_of_n, reward_bench, reward_bench_sections, signal, signal_report
+from stages.signals import pairs_as_candidates
+from stages.signals.scorers import bag_of_words, ensemble, implicit
 
 PROMPT = [{"role": "user", "content": "Tell me about bees."}]
 GOOD, BAD = "Bees make honey in the hive. The queen leads the colony.", "bees bees bees"
@@ -28,12 +29,24 @@ PARAMS = SimpleNamespace(
 def pair(chosen: float | None, rejected: float | None, **changes) -> dict:
     sides = {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", GOOD), ("rejected", BAD))}
     ends = {"chosen_finished": True, "rejected_finished": True}
-    return {"id": "1", "prompt": PROMPT, "source": "s", "subset": "s", "margin": 2.0, **sides, **ends, "reward": (chosen, rejected)} | changes
+    return {
+        "id": "1",
+        "prompt": PROMPT,
+        "source": "s",
+        "subset": "s",
+        "margin": 2.0,
+        **sides,
+        **ends,
+        "reward": (chosen, rejected),
+    } | changes
 
 
 def test_accuracy_against_gold_follows_the_gold_order_even_where_the_label_is_wrong():
     right, flipped = pair(2.0, 1.0), pair(2.0, 1.0)
-    flipped |= {"chosen": right["rejected"], "rejected": right["chosen"]}  # the label prefers the bad answer, and so does the signal
+    flipped |= {
+        "chosen": right["rejected"],
+        "rejected": right["chosen"],
+    }  # the label prefers the bad answer, and so does the signal
     facts = signal.against_gold([right, flipped], 0.95)
     assert facts["gold"]["accuracy"] == 0.5 and facts["labels against gold"]["accuracy"] == 0.5
 
@@ -85,22 +98,42 @@ def test_a_pair_that_was_never_scored_is_an_error_and_one_without_a_verdict_a_co
 
 
 def test_the_correlation_with_length_is_pearsons_by_prompt():
-    rows = [{"id": name, "reward": r, "tokens": t} for name, r, t in [("a", 1, 10), ("a", 2, 20), ("a", 3, 30), ("b", 1, 5), ("b", 1, 9), ("c", None, 3)]]
-    assert signal.length_bias(rows) == [{"correlation": 1.0, "mean_tokens": 20.0}]  # b's rewards do not vary, c has none
+    rows = [
+        {"id": name, "reward": r, "tokens": t}
+        for name, r, t in [("a", 1, 10), ("a", 2, 20), ("a", 3, 30), ("b", 1, 5), ("b", 1, 9), ("c", None, 3)]
+    ]
+    assert signal.length_bias(rows) == [
+        {"correlation": 1.0, "mean_tokens": 20.0}
+    ]  # b's rewards do not vary, c has none
 
 
 def test_sections_weigh_their_subsets_as_rewardbench_does():
-    # math-prm 0.5 with weight 984, two of code 1.0 with 164 each: (492 + 328) / 1312 = 0.625; the sizes 447, 10, 10 do not matter
-    found = sections.scores({"math-prm": (0.5, 447), "hep-cpp": (1.0, 10), "hep-go": (1.0, 10), "mine": (0.25, 4)})
+    # math-prm 0.5 with weight 984, two of code 1.0 with 164 each: (492 + 328) / 1312 = 0.625; the sizes 447, 10, 10 do
+    # not matter
+    found = reward_bench_sections.scores(
+        {"math-prm": (0.5, 447), "hep-cpp": (1.0, 10), "hep-go": (1.0, 10), "mine": (0.25, 4)}
+    )
     assert found["reasoning"] == {"score": 0.625, "pairs": 467, "subsets": 3, "of": 7}
     assert found["other"] == {"score": 0.25, "pairs": 4, "subsets": 1, "of": 1} and "chat" not in found
 
 
 def test_the_table_of_weights_is_rewardbenchs():
-    assert sections.SECTIONS["safety"]["xstest-should-refuse"] == 154 and sections.SECTIONS["safety"]["xstest-should-respond"] == 250
-    assert {name: sum(weights.values()) for name, weights in sections.SECTIONS.items()} == {"chat": 358, "chat_hard": 456, "safety": 740, "reasoning": 1968}
+    assert (
+        reward_bench_sections.SECTIONS["safety"]["xstest-should-refuse"] == 154
+        and reward_bench_sections.SECTIONS["safety"]["xstest-should-respond"] == 250
+    )
+    assert {name: sum(weights.values()) for name, weights in reward_bench_sections.SECTIONS.items()} == {
+        "chat": 358,
+        "chat_hard": 456,
+        "safety": 740,
+        "reasoning": 1968,
+    }
     # code and mathematics weigh the same
-    assert sections.SECTIONS["reasoning"]["math-prm"] == 984 == sum(n for s, n in sections.SECTIONS["reasoning"].items() if s.startswith("hep-"))
+    assert (
+        reward_bench_sections.SECTIONS["reasoning"]["math-prm"]
+        == 984
+        == sum(n for s, n in reward_bench_sections.SECTIONS["reasoning"].items() if s.startswith("hep-"))
+    )
 
 
 def test_the_best_of_n_is_the_mean_over_all_subsets():
@@ -122,7 +155,10 @@ def test_a_judge_is_the_yardstick_where_there_is_no_gold(tmp_path):
     rows = [{"id": "a", "sample": k, "prompt": PROMPT, "completion": "x", "finished": True} for k in (0, 1)]
     for name, rewards in (("longer", [0.0, 1.0]), ("judge", [3.0, 1.0])):
         (tmp_path / name).mkdir()
-        pq.write_table(pa.Table.from_pylist([row | {"reward": r} for row, r in zip(rows, rewards, strict=True)]), tmp_path / name / "x.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([row | {"reward": r} for row, r in zip(rows, rewards, strict=True)]),
+            tmp_path / name / "x.parquet",
+        )
     params = SimpleNamespace(seed=1, evaluate=SimpleNamespace(gold="none", resamples=10, confidence=0.9))
     best_of_n.main(params, [tmp_path / n / "x.parquet" for n in ("longer", "judge")], curves=tmp_path / "c.json")
     found = json.loads((tmp_path / "c.json").read_text())
@@ -146,7 +182,11 @@ def test_rewardbench_is_read_by_subset_and_every_row_is_accounted_for(tmp_path):
     mine = [{"prompt": "q", "response_a": "a", "response_b": "b", "preference": word} for word in ("B", "tie", "C")]
     rows, account = read(tmp_path, {"bench.jsonl": bench, "mine.jsonl": mine})
     assert [(row["subset"], row["chosen"][0]["content"]) for row in rows] == [("math-prm", "c"), ("mine", "b")]
-    assert account["rows_in"] == 5 and account["rows_out"] == 2 and account["drops"] == {"empty_turn": 1, "tie": 1, "label_out_of_range": 1}
+    assert (
+        account["rows_in"] == 5
+        and account["rows_out"] == 2
+        and account["drops"] == {"empty_turn": 1, "tie": 1, "label_out_of_range": 1}
+    )
 
 
 def test_an_empty_folder_leaves_rewardbench_empty_and_rows_that_are_no_pairs_do_not(tmp_path):
@@ -160,21 +200,28 @@ def test_an_empty_folder_leaves_rewardbench_empty_and_rows_that_are_no_pairs_do_
 def test_a_contest_has_both_sides_of_every_pair_once(tmp_path):
     rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in "ab"]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
-    contest.main(None, tmp_path / "p.parquet", candidates=tmp_path / "c.parquet")
+    pairs_as_candidates.main(None, tmp_path / "p.parquet", candidates=tmp_path / "c.parquet")
     made = pq.read_table(tmp_path / "c.parquet").to_pylist()
-    assert Counter((row["id"], row["sample"], row["completion"]) for row in made) == Counter((n, k, t) for n in "ab" for k, t in enumerate((GOOD, BAD)))
+    assert Counter((row["id"], row["sample"], row["completion"]) for row in made) == Counter(
+        (n, k, t) for n in "ab" for k, t in enumerate((GOOD, BAD))
+    )
 
 
 def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
     # means over the prompt: 2 and 10; centred: (-1, 1) and (1, -1) for the second, (0, 0) spread apart
-    centred = [ensemble.centred([{"id": "p", "sample": k, "reward": r} for k, r in enumerate(rewards)]) for rewards in ([1.0, 3.0], [11.0, 9.0])]
+    centred = [
+        ensemble.centred([{"id": "p", "sample": k, "reward": r} for k, r in enumerate(rewards)])
+        for rewards in ([1.0, 3.0], [11.0, 9.0])
+    ]
     assert centred == [{("p", 0): -1.0, ("p", 1): 1.0}, {("p", 0): 1.0, ("p", 1): -1.0}]
     assert [ensemble.combined([1.0, 3.0], rule, 0.5) for rule in ("mean", "worst", "penalised")] == [2.0, 1.0, 1.5]
 
 
 def test_an_ensemble_refuses_members_that_scored_other_candidates(tmp_path):
     for name, sample in (("a", 0), ("b", 1)):
-        pq.write_table(pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / f"{name}.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / f"{name}.parquet"
+        )
     params = SimpleNamespace(ensemble=SimpleNamespace(rule="mean", penalty=0.0))
     with pytest.raises(ValueError, match=r"b\.parquet scores other candidates than .*a\.parquet"):
         ensemble.main(params, [tmp_path / "a.parquet", tmp_path / "b.parquet"], scores=tmp_path / "s.parquet")
@@ -196,8 +243,16 @@ def test_a_bag_of_words_learns_which_words_win():
 def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column_that_is_empty():
     labels = signal.accuracy([1.0, 1.0, 0.0, 0.0], 0.95)
     plain = {"heldout": {"labels": labels}, "length": {"correlation": None}}
-    bench = {"reward_bench": {"sections": sections.scores({"math-prm": (0.5, 4), "hep-go": (1.0, 4)}), "subsets": {}}}
-    best = {"yardstick": "judge", "signals": {name: [{"n": 1, "mean": 0.5}, {"n": 4, "mean": 1.5}] for name in ("longer", "reward_model")}}
+    bench = {
+        "reward_bench": {
+            "sections": reward_bench_sections.scores({"math-prm": (0.5, 4), "hep-go": (1.0, 4)}),
+            "subsets": {},
+        }
+    }
+    best = {
+        "yardstick": "judge",
+        "signals": {name: [{"n": 1, "mean": 0.5}, {"n": 4, "mean": 1.5}] for name in ("longer", "reward_model")},
+    }
     header, lines = signal_report.rows({"longer": plain, "reward_model": plain}, best, 0.95)
     assert header == ["signal", "labels [95 %]", "judge of the best of 4"]
     assert lines == [[name, "50.0 [15, 85]", "1.50"] for name in ("longer", "reward model")]

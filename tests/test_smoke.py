@@ -15,9 +15,9 @@ SIGNALS = ["reward model", "preference model", "judge", "ensemble", "implicit", 
 def test_it_ends_with_a_table_of_every_policy(smoke):
     table = (smoke / "metrics/table.md").read_text()
     assert table.count("\n") == 2 + 4 and "π2" in table
-    assert "http" not in (smoke / "metrics/report.html").read_text().replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )
+    assert "http" not in (smoke / "metrics/report.html").read_text().replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
 
 
 def test_a_second_repro_runs_nothing_and_status_is_clean(smoke):
@@ -33,9 +33,18 @@ def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
 
 
 def test_every_row_is_accounted_for(smoke):
-    files = ["metrics/prepare/quickstart", "metrics/prompts", "metrics/rank/t0", "metrics/rank/t1", "metrics/demonstrations", "data/mixed/quickstart"]
+    files = [
+        "metrics/prepare/quickstart",
+        "metrics/prompts",
+        "metrics/rank/t0",
+        "metrics/rank/t1",
+        "metrics/demonstrations",
+        "data/mixed/quickstart",
+    ]
     facts = [json.loads((smoke / f"{name}.json").read_text()) for name in files]
-    for rows in (rows for told in facts for rows in (told, *told.values()) if isinstance(rows, dict) and "rows_in" in rows):
+    for rows in (
+        rows for told in facts for rows in (told, *told.values()) if isinstance(rows, dict) and "rows_in" in rows
+    ):
         assert rows["rows_in"] == rows["rows_out"] + sum(rows["drops"].values()) > 0
 
 
@@ -43,14 +52,20 @@ def test_the_demonstrations_are_the_chosen_side_of_its_pairs(smoke):
     import polars as pl
 
     pairs, rows = (pl.read_parquet(smoke / f"data/{name}.parquet") for name in ("filtered/train", "demonstrations"))
-    assert rows.select("prompt", "chosen", "chosen_finished").equals(pairs.select("prompt", "chosen", "chosen_finished"))
+    assert rows.select("prompt", "chosen", "chosen_finished").equals(
+        pairs.select("prompt", "chosen", "chosen_finished")
+    )
 
 
 def test_no_prompt_of_evaluation_is_trained_on(smoke):
     import pyarrow.parquet as pq
 
     def texts(*names):
-        return {str(p) for name in names for p in pq.read_table(smoke / f"data/{name}.parquet", columns=["prompt"])["prompt"].to_pylist()}
+        return {
+            str(p)
+            for name in names
+            for p in pq.read_table(smoke / f"data/{name}.parquet", columns=["prompt"])["prompt"].to_pylist()
+        }
 
     trained = texts("filtered/train", "filtered/heldout", "history/pi0", "history/pi1", "history/pi2")
     assert not trained & texts("prompts/test", "prompts/validation")
@@ -58,14 +73,14 @@ def test_no_prompt_of_evaluation_is_trained_on(smoke):
 
 
 def test_a_beta_reruns_training_and_no_sampling_of_the_first_iteration(smoke):
-    assert sh("python -m stages.profile smoke dpo.beta=0.3", smoke).returncode == 0
+    assert sh("python -m stages.tools.profile smoke dpo.beta=0.3", smoke).returncode == 0
     status = json.loads(sh("dvc status --json -d dvc.yaml", smoke).stdout)
     assert {name for name in status if status[name]} == {"dpo_offline", "dpo@t0", "dpo@t1"}
-    sh("python -m stages.profile smoke", smoke)
+    sh("python -m stages.tools.profile smoke", smoke)
 
 
 def test_a_comment_reruns_the_fingerprint_alone(smoke):
-    path = smoke / "stages/generate.py"
+    path = smoke / "stages/sampling/generate.py"
     text = path.read_text()
     path.write_text(text + "# a remark\n")
     ran = sh("dvc --wait-for-lock repro", smoke).stdout
@@ -80,22 +95,30 @@ def test_all_signals_are_measured_side_by_side_and_switching_to_one_of_them_scor
     table = (smoke / "metrics/signals.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == SIGNALS
     assert "<svg" in (smoke / "metrics/signals.html").read_text()
-    facts = {name: json.loads((smoke / f"metrics/signals/{name.replace(' ', '_')}.json").read_text()) for name in SIGNALS}
+    facts = {
+        name: json.loads((smoke / f"metrics/signals/{name.replace(' ', '_')}.json").read_text()) for name in SIGNALS
+    }
     pairs = facts["longer"]["heldout"]["labels"]["pairs"]
     assert all(fact["heldout"]["labels"]["pairs"] + fact["unscored"] == pairs for fact in facts.values())
-    assert facts["judge"]["unscored"] > 0 == facts["reward model"]["unscored"]  # comparisons that are longer than the tiny model's context
+    assert (
+        facts["judge"]["unscored"] > 0 == facts["reward model"]["unscored"]
+    )  # comparisons that are longer than the tiny model's context
     assert facts["judge"]["verdicts"]["unreadable"] >= facts["judge"]["unscored"]
 
-    sh("python -m stages.profile smoke rank.scorer=judge", smoke)
+    sh("python -m stages.tools.profile smoke rank.scorer=judge", smoke)
     ran = sh("dvc --wait-for-lock repro rank@t0", smoke)
-    assert [line for line in ran.stdout.splitlines() if line.startswith("Running stage")] == ["Running stage 'rank@t0':"], ran.stderr
+    assert [line for line in ran.stdout.splitlines() if line.startswith("Running stage")] == [
+        "Running stage 'rank@t0':"
+    ], ran.stderr
     assert json.loads((smoke / "metrics/rank/t0.json").read_text())["candidates"] == 24
-    sh("python -m stages.profile smoke && dvc --wait-for-lock repro", smoke)
+    sh("python -m stages.tools.profile smoke && dvc --wait-for-lock repro", smoke)
 
 
 def test_the_runs_own_reward_model_can_be_rated_on_any_judged_pairs(smoke):
-    command, folder = "python -m stages.rate models/reward data/raw/reward_bench", smoke / "data/raw/reward_bench"
-    assert "rate: data/raw/reward_bench: holds no judged pairs; put RewardBench's files there" in sh(command, smoke).stderr
+    command, folder = "python -m stages.tools.rate models/reward data/raw/reward_bench", smoke / "data/raw/reward_bench"
+    assert (
+        "rate: data/raw/reward_bench: holds no judged pairs; put RewardBench's files there" in sh(command, smoke).stderr
+    )
     (folder / "mine.jsonl").write_text('{"prompt": "q", "chosen": "yes", "rejected": "no"}\n')
     done = sh(command, smoke)
     (folder / "mine.jsonl").unlink()
@@ -117,7 +140,7 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
     parts = [pq.read_table(smoke / f"data/prompts/t0/shard-{k}.parquet") for k in (0, 1)]
     pq.write_table(pa.concat_tables(parts), smoke / "data/prompts/whole.parquet")
     words = "--policy models/pi0 --rival models/base --prompts data/prompts/whole.parquet --iteration t0 --candidates data/candidates/whole.parquet"
-    done = sh(f"python -m stages.run generate {words}", smoke)
+    done = sh(f"python -m stages.guard.run sampling.generate {words}", smoke)
     assert done.returncode == 0, done.stderr[-2000:]
 
     def drawn(*names):
@@ -130,18 +153,21 @@ def test_vllm_draws_the_same_samples_whatever_the_shards(smoke, tmp_path, monkey
 def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(smoke, tmp_path):
     """In a copy: the lie stays in DVC's run-cache."""
     lie = shutil.copytree(smoke, tmp_path / "lie", symlinks=True)
-    done = sh("python -m stages.verify", lie)
+    done = sh("python -m stages.tools.verify", lie)
     assert done.returncode == 0, done.stderr
     assert "computed again to the byte" in done.stdout and "not verified: that base, dpo, generate" in done.stdout
     path = lie / "metrics/policy/pi2.json"
     text = path.read_text()
     path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
     assert path.read_text() != text
-    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.verify", lie).stderr
+    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.tools.verify", lie).stderr
     sh("dvc commit -f evaluate@pi2", lie)  # a liar who knows DVC
     sh("dvc --wait-for-lock repro", lie)
-    found = sh("python -m stages.verify", lie)
-    assert found.returncode == 1 and "metrics/policy/pi2.json: `evaluate` computed from the same inputs gives other bytes" in found.stderr
+    found = sh("python -m stages.tools.verify", lie)
+    assert (
+        found.returncode == 1
+        and "metrics/policy/pi2.json: `evaluate` computed from the same inputs gives other bytes" in found.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +200,7 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(smoke):
     out = smoke / "data/candidates/pi0-0.parquet"
     whole = out.read_bytes()
     words = "--policy models/pi0 --rival models/base --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0-0.parquet"
-    command = ["python", "-m", "stages.run", "generate", *words.split()]
+    command = ["python", "-m", "stages.guard.run", "sampling.generate", *words.split()]
     run = subprocess.Popen(command, cwd=smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.stderr is not None
     for line in run.stderr:  # the bar appears when sampling begins
@@ -191,25 +217,43 @@ def test_deepspeed_trains_on_two_processes(smoke):
     """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to the one of a single process."""
     from safetensors.torch import load_file
 
-    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1", smoke).returncode == 0
+    assert (
+        sh(
+            "python -m stages.tools.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1",
+            smoke,
+        ).returncode
+        == 0
+    )
     assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
     words = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    done = sh(f"python -m stages.run dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json", smoke)
-    sh("python -m stages.profile smoke", smoke)
+    done = sh(
+        f"python -m stages.guard.run training.dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json",
+        smoke,
+    )
+    sh("python -m stages.tools.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
-    start, one, two = (load_file(smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two"))
+    start, one, two = (
+        load_file(smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two")
+    )
     assert one.keys() == two.keys() and 0 < distance(one, two) < 0.02 * distance(one, start)
 
 
 def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(smoke):
-    assert sh("python -m stages.profile smoke runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2", smoke).returncode == 0
+    assert (
+        sh(
+            "python -m stages.tools.profile smoke runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2",
+            smoke,
+        ).returncode
+        == 0
+    )
     words = "--model models/base --train data/filtered/train.parquet --member 0 --reward .scratch/reward --curve .scratch/reward.csv"
-    done = sh(f"python -m stages.run reward_model {words}", smoke)
-    sh("python -m stages.profile smoke", smoke)
+    done = sh(f"python -m stages.guard.run training.reward_model {words}", smoke)
+    sh("python -m stages.tools.profile smoke", smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "best validation loss" in done.stdout and not list((smoke / ".scratch").rglob("*checkpoint*"))
     rated = sh(
-        "python -m stages.run scorers.reward_model --reward .scratch/reward --candidates data/candidates/heldout.parquet --scores .scratch/s.parquet", smoke
+        "python -m stages.guard.run signals.scorers.reward_model --reward .scratch/reward --candidates data/candidates/heldout.parquet --scores .scratch/s.parquet",
+        smoke,
     )
     assert rated.returncode == 0, rated.stderr[-3000:]
 

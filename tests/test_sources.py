@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages import form
-from stages.sources import (
+from stages.data import pair_format
+from stages.data.sources import (
     argilla_math,
     capybara,
     code_ultrafeedback,
@@ -41,7 +41,7 @@ def prepared(source: Any, records: list[dict], folder: Path, **rule) -> tuple[li
         source.main(None, "s", folder / name, **rule, preferences=out[0], metrics=out[1])
         told = json.loads(out[1].read_text())
         assert told["rows_in"] == told["rows_out"] + sum(told["drops"].values()) and told["rows_read"] == len(records)
-        assert pq.read_schema(out[0]) == form.SCHEMA
+        assert pq.read_schema(out[0]) == pair_format.SCHEMA
         found.append((pq.read_table(out[0]).to_pylist(), told["drops"]))
     assert found[0] == found[1] == found[2]
     return found[0]
@@ -49,7 +49,12 @@ def prepared(source: Any, records: list[dict], folder: Path, **rule) -> tuple[li
 
 def told(pair: dict) -> tuple[str, str, str, float | None]:
     """Prompt, chosen, rejected as texts, and the margin."""
-    return " | ".join(m["content"] for m in pair["prompt"]), pair["chosen"][0]["content"], pair["rejected"][0]["content"], pair["margin"]
+    return (
+        " | ".join(m["content"] for m in pair["prompt"]),
+        pair["chosen"][0]["content"],
+        pair["rejected"][0]["content"],
+        pair["margin"],
+    )
 
 
 def test_hh_pairs_share_their_context_and_differ_in_the_last_answer(tmp_path):
@@ -89,25 +94,52 @@ def rated(prompt: str, response: str, *scores: int) -> dict:
 
 
 def test_helpsteer_pairs_the_answers_of_a_prompt_by_the_mean_of_the_aspects(tmp_path):
-    records = [rated("q", "x", 4, 4, 4, 0, 0), rated("q", "y", 1, 1, 1, 4, 4), rated("q", "z", 9, 0, 0, 0, 0), rated("alone", "w", 1, 1, 1, 1, 1)]
+    records = [
+        rated("q", "x", 4, 4, 4, 0, 0),
+        rated("q", "y", 1, 1, 1, 4, 4),
+        rated("q", "z", 9, 0, 0, 0, 0),
+        rated("alone", "w", 1, 1, 1, 1, 1),
+    ]
     pairs, drops = prepared(helpsteer, records, tmp_path, aspects=["helpfulness", "correctness"])
     assert [told(p) for p in pairs] == [("q", "x", "y", 3.0)]
     assert drops == {"not_rated": 2, "too_few_answers": 1}
 
 
-@pytest.mark.parametrize(("safe", "better", "chosen"), [((True, False), 1, "0"), ((False, True), 0, "1"), ((True, True), 1, "1"), ((False, False), 0, "0")])
+@pytest.mark.parametrize(
+    ("safe", "better", "chosen"),
+    [((True, False), 1, "0"), ((False, True), 0, "1"), ((True, True), 1, "1"), ((False, False), 0, "0")],
+)
 def test_pku_prefers_the_only_safe_answer_and_else_the_better_one(tmp_path, safe, better, chosen):
-    record = {"prompt": "q", "response_0": "0", "response_1": "1", "is_response_0_safe": safe[0], "is_response_1_safe": safe[1], "better_response_id": better}
+    record = {
+        "prompt": "q",
+        "response_0": "0",
+        "response_1": "1",
+        "is_response_0_safe": safe[0],
+        "is_response_1_safe": safe[1],
+        "better_response_id": better,
+    }
     pairs, drops = prepared(pku_saferlhf, [record, record | {"better_response_id": 2}], tmp_path)
     assert told(pairs[0])[1] == chosen and drops == {"label_out_of_range": 1}
 
 
 def test_ultrafeedback_makes_all_pairs_by_the_fine_grained_score_and_never_by_the_overall_one(tmp_path):
     answers = [
-        {"response": r, "fine-grained_score": s, "overall_score": o} for r, s, o in (("a", 3.5, 1.0), ("b", 1.0, 10.0), ("c", 3.5, 9.0), ("d", 2.0, 2.0))
+        {"response": r, "fine-grained_score": s, "overall_score": o}
+        for r, s, o in (("a", 3.5, 1.0), ("b", 1.0, 10.0), ("c", 3.5, 9.0), ("d", 2.0, 2.0))
     ]
-    pairs, drops = prepared(ultrafeedback, [{"instruction": "q", "completions": answers}, {"instruction": "p", "completions": answers[:1]}], tmp_path)
-    assert [told(p)[1:] for p in pairs] == [("a", "b", 2.5), ("a", "c", 0.0), ("a", "d", 1.5), ("c", "b", 2.5), ("d", "b", 1.0), ("c", "d", 1.5)]
+    pairs, drops = prepared(
+        ultrafeedback,
+        [{"instruction": "q", "completions": answers}, {"instruction": "p", "completions": answers[:1]}],
+        tmp_path,
+    )
+    assert [told(p)[1:] for p in pairs] == [
+        ("a", "b", 2.5),
+        ("a", "c", 0.0),
+        ("a", "d", 1.5),
+        ("c", "b", 2.5),
+        ("d", "b", 1.0),
+        ("c", "d", 1.5),
+    ]
     assert drops == {"too_few_answers": 1}
 
 
@@ -120,23 +152,51 @@ def test_in_code_ultrafeedback_na_never_wins_and_ten_is_more_than_nine(tmp_path)
 
 
 def test_ultrainteract_sides_share_the_trajectory(tmp_path):
-    steps = [{"from": "user", "value": "q"}, {"from": "assistant", "value": "step"}, {"from": "user", "value": "observation"}]
-    records = [{"trajectory": steps, "chosen": "right", "rejected": "wrong"}, {"trajectory": [{"from": "tool", "value": "x"}], "chosen": "c", "rejected": "r"}]
+    steps = [
+        {"from": "user", "value": "q"},
+        {"from": "assistant", "value": "step"},
+        {"from": "user", "value": "observation"},
+    ]
+    records = [
+        {"trajectory": steps, "chosen": "right", "rejected": "wrong"},
+        {"trajectory": [{"from": "tool", "value": "x"}], "chosen": "c", "rejected": "r"},
+    ]
     pairs, drops = prepared(ultrainteract, records, tmp_path)
-    assert [told(p) for p in pairs] == [("q | step | observation", "right", "wrong", None)] and drops == {"unknown_role": 1}
+    assert [told(p) for p in pairs] == [("q | step | observation", "right", "wrong", None)] and drops == {
+        "unknown_role": 1
+    }
 
 
 def test_argilla_math_keeps_every_row(tmp_path):
-    record = {"instruction": "1+1", "chosen_response": "2", "rejected_response": "3", "chosen_rating": 9.0, "rejected_rating": 7.0}
+    record = {
+        "instruction": "1+1",
+        "chosen_response": "2",
+        "rejected_response": "3",
+        "chosen_rating": 9.0,
+        "rejected_rating": 7.0,
+    }
     pairs, drops = prepared(argilla_math, [record, record | {"rejected_rating": 9.0}], tmp_path)
     assert [told(p)[3] for p in pairs] == [2.0, 0.0] and not drops
 
 
 def test_open_orca_follows_its_publishers_advice(tmp_path):
-    good = {"system": "be kind", "input": "q", "chosen": "c", "rejected": "r", "status": "unchanged", "chosen_score": 8.0, "in_gsm8k_train": False}
+    good = {
+        "system": "be kind",
+        "input": "q",
+        "chosen": "c",
+        "rejected": "r",
+        "status": "unchanged",
+        "chosen_score": 8.0,
+        "in_gsm8k_train": False,
+    }
     bad = [{"status": "tie"}, {"chosen_score": 7.5}, {"chosen_score": None}, {"in_gsm8k_train": True}]
-    pairs, drops = prepared(open_orca, [good, good | {"system": " "}, *(good | change for change in bad)], tmp_path, min_chosen_score=8.0)
-    assert [told(p)[0] for p in pairs] == ["be kind | q", "q"] and [m["role"] for m in pairs[0]["prompt"]] == ["system", "user"]
+    pairs, drops = prepared(
+        open_orca, [good, good | {"system": " "}, *(good | change for change in bad)], tmp_path, min_chosen_score=8.0
+    )
+    assert [told(p)[0] for p in pairs] == ["be kind | q", "q"] and [m["role"] for m in pairs[0]["prompt"]] == [
+        "system",
+        "user",
+    ]
     assert drops == {"tie": 1, "low_score": 1, "not_rated": 1, "in_gsm8k": 1}
 
 
@@ -145,7 +205,12 @@ def talk(*texts: str) -> list[dict]:
 
 
 def test_capybara_conversations_differ_in_the_last_answer(tmp_path):
-    record = {"chosen": talk("q", "a", "q2", "good"), "rejected": talk("q", "a", "q2", "bad"), "chosen_rating": 5.0, "rejected_rating": 3.0}
+    record = {
+        "chosen": talk("q", "a", "q2", "good"),
+        "rejected": talk("q", "a", "q2", "bad"),
+        "chosen_rating": 5.0,
+        "rejected_rating": 3.0,
+    }
     pairs, drops = prepared(capybara, [record, record | {"rejected": talk("q", "b", "q2", "bad")}], tmp_path)
     assert [told(p) for p in pairs] == [("q | a | q2", "good", "bad", 2.0)] and drops == {"context_differs": 1}
 
@@ -154,19 +219,36 @@ def test_a_summary_is_chosen_by_its_number_of_posts_and_of_news(tmp_path):
     post = {"post": "text", "title": "t", "subreddit": "tifu", "article": None}
     news = {"post": None, "title": None, "subreddit": None, "article": "long news"}
     two = [{"text": "first"}, {"text": "second"}]
-    records = [{"info": post, "summaries": two, "choice": 1}, {"info": news, "summaries": two, "choice": 0}, {"info": post, "summaries": two, "choice": 2}]
+    records = [
+        {"info": post, "summaries": two, "choice": 1},
+        {"info": news, "summaries": two, "choice": 0},
+        {"info": post, "summaries": two, "choice": 2},
+    ]
     pairs, drops = prepared(summarize, records, tmp_path)
-    assert [told(p)[1:3] for p in pairs] == [("second", "first"), ("first", "second")] and drops == {"label_out_of_range": 1}
-    assert told(pairs[0])[0] == "SUBREDDIT: r/tifu\n\nTITLE: t\n\nPOST: text\n\nTL;DR:" and told(pairs[1])[0] == "long news\n\nTL;DR:"
+    assert [told(p)[1:3] for p in pairs] == [("second", "first"), ("first", "second")] and drops == {
+        "label_out_of_range": 1
+    }
+    assert (
+        told(pairs[0])[0] == "SUBREDDIT: r/tifu\n\nTITLE: t\n\nPOST: text\n\nTL;DR:"
+        and told(pairs[1])[0] == "long news\n\nTL;DR:"
+    )
 
 
 @pytest.mark.parametrize("rejected", ["worst", "random"])
 def test_nectar_sets_the_first_rank_against_another(tmp_path, rejected):
     answers = [{"answer": f"rank {k}", "rank": float(k)} for k in (3, 1, 7, 2)]
-    records = [{"prompt": "\n\nHuman: hi\n\nAssistant: ", "answers": answers}, {"prompt": "\n\nHuman: hi", "answers": answers}]
+    records = [
+        {"prompt": "\n\nHuman: hi\n\nAssistant: ", "answers": answers},
+        {"prompt": "\n\nHuman: hi", "answers": answers},
+    ]
     pairs, drops = prepared(nectar, records, tmp_path, rejected=rejected)
     prompt, chosen, worse, margin = told(pairs[0])
-    assert (prompt, chosen) == ("hi", "rank 1") and worse != "rank 1" and margin == float(worse[-1]) - 1 and drops == {"not_a_transcript": 1}
+    assert (
+        (prompt, chosen) == ("hi", "rank 1")
+        and worse != "rank 1"
+        and margin == float(worse[-1]) - 1
+        and drops == {"not_a_transcript": 1}
+    )
     assert rejected == "random" or worse == "rank 7"
 
 
@@ -185,26 +267,63 @@ def test_the_label_decides_which_response_is_chosen_and_the_finish_reason_travel
     assert (pairs[0]["chosen_finished"], pairs[0]["rejected_finished"]) == (False, True)
 
 
-@pytest.mark.parametrize("changes", [{"responses": {"A": {"text": "a", "finish_reason": "stop"}}}, {"annotation": {"choice": "C"}}, {"conversation": None}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"responses": {"A": {"text": "a", "finish_reason": "stop"}}},
+        {"annotation": {"choice": "C"}},
+        {"conversation": None},
+    ],
+)
 def test_a_record_of_the_wrong_form_is_an_error_that_names_it(tmp_path, changes):
     (tmp_path / "raw.jsonl").write_text(json.dumps(export()) + "\n" + json.dumps(export(id=77, **changes)) + "\n")
     with pytest.raises(ValueError, match=r"raw.jsonl: record 77 lacks"):
-        quickstart.main(None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
+        quickstart.main(
+            None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json"
+        )
 
 
 def test_the_shipped_annotations_have_one_broken_line(tmp_path):
-    quickstart.main(None, "s", Path("data/raw/quickstart/annotations.jsonl"), preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
+    quickstart.main(
+        None,
+        "s",
+        Path("data/raw/quickstart/annotations.jsonl"),
+        preferences=tmp_path / "p.parquet",
+        metrics=tmp_path / "m.json",
+    )
     assert json.loads((tmp_path / "m.json").read_text())["drops"] == {"not_json": 1}
 
 
 FORMS = [
     ({"prompt": "q", "chosen": "c", "rejected": "r"}, ("q", "c", "r", None)),
-    ({"prompt": talk("q"), "chosen": [{"role": "assistant", "content": "c"}], "rejected": [{"role": "assistant", "content": "r"}]}, ("q", "c", "r", None)),
-    ({"chosen": talk("q", "a", "q2", "c"), "rejected": talk("q", "a", "q2", "r"), "margin": 0.5}, ("q | a | q2", "c", "r", 0.5)),
+    (
+        {
+            "prompt": talk("q"),
+            "chosen": [{"role": "assistant", "content": "c"}],
+            "rejected": [{"role": "assistant", "content": "r"}],
+        },
+        ("q", "c", "r", None),
+    ),
+    (
+        {"chosen": talk("q", "a", "q2", "c"), "rejected": talk("q", "a", "q2", "r"), "margin": 0.5},
+        ("q | a | q2", "c", "r", 0.5),
+    ),
     ({"chosen": "\n\nHuman: q\n\nAssistant: c", "rejected": "\n\nHuman: q\n\nAssistant: r"}, ("q", "c", "r", None)),
-    ({"prompt": "q", "chosen": "c", "rejected": "r", "chosen_score": 4.0, "rejected_score": 1.5, "id": "x"}, ("q", "c", "r", 2.5)),
+    (
+        {"prompt": "q", "chosen": "c", "rejected": "r", "chosen_score": 4.0, "rejected_score": 1.5, "id": "x"},
+        ("q", "c", "r", 2.5),
+    ),
     ({"prompt": "q", "response_a": "a", "response_b": "b", "preference": "B"}, ("q", "b", "a", None)),
-    ({"prompt": "q", "messages": talk("one", "two", "three"), "response_a": "a", "response_b": "b", "preference": "tie"}, ("one | two | three", "a", "b", 0.0)),
+    (
+        {
+            "prompt": "q",
+            "messages": talk("one", "two", "three"),
+            "response_a": "a",
+            "response_b": "b",
+            "preference": "tie",
+        },
+        ("one | two | three", "a", "b", 0.0),
+    ),
 ]
 
 
@@ -216,9 +335,14 @@ def test_a_set_of_your_own_in_each_of_the_ecosystems_forms(tmp_path, record, wan
 
 def test_a_field_that_only_some_lines_have_is_read_from_them(tmp_path):
     plain = {"id": 7, "prompt": "q", "response_a": "a", "response_b": "b", "preference": "A"}
-    (tmp_path / "raw.jsonl").write_text(json.dumps(plain) + "\n" + json.dumps(plain | {"id": 8, "messages": talk("one", "two", "three")}) + "\n")
+    (tmp_path / "raw.jsonl").write_text(
+        json.dumps(plain) + "\n" + json.dumps(plain | {"id": 8, "messages": talk("one", "two", "three")}) + "\n"
+    )
     own.main(None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
-    assert [(p["id"], told(p)[0]) for p in pq.read_table(tmp_path / "p.parquet").to_pylist()] == [("s-7", "q"), ("s-8", "one | two | three")]
+    assert [(p["id"], told(p)[0]) for p in pq.read_table(tmp_path / "p.parquet").to_pylist()] == [
+        ("s-7", "q"),
+        ("s-8", "one | two | three"),
+    ]
 
 
 def test_an_unknown_form_is_refused_with_its_fields(tmp_path):
@@ -231,17 +355,23 @@ def prepare(raw: Path) -> dict:
     return json.loads((raw.parent / "m.json").read_text())
 
 
-GOOD = json.dumps({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}).encode() + b"\n"
+GOOD = (
+    json.dumps({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}).encode() + b"\n"
+)
 
 
 def test_lines_that_are_no_utf8_or_no_object_are_named_drops_and_cost_no_other_line(tmp_path):
-    (tmp_path / "raw.jsonl").write_bytes(GOOD + b'{"chosen": "\xff\xfe", "rejected": "x"}\n' + b"[1, 2]\n" + GOOD[:40] + b"\n" + GOOD)
+    (tmp_path / "raw.jsonl").write_bytes(
+        GOOD + b'{"chosen": "\xff\xfe", "rejected": "x"}\n' + b"[1, 2]\n" + GOOD[:40] + b"\n" + GOOD
+    )
     told = prepare(tmp_path / "raw.jsonl")
     assert told["rows_out"] == 2 and told["drops"] == {"not_json": 3}
 
 
 def test_a_row_of_fifty_megabytes_goes_through_the_same_way_as_any_other(tmp_path):
-    huge = json.dumps({"chosen": "\n\nHuman: q\n\nAssistant: " + "a " * 25_000_000, "rejected": "\n\nHuman: q\n\nAssistant: b"}).encode()
+    huge = json.dumps(
+        {"chosen": "\n\nHuman: q\n\nAssistant: " + "a " * 25_000_000, "rejected": "\n\nHuman: q\n\nAssistant: b"}
+    ).encode()
     (tmp_path / "raw.jsonl").write_bytes(GOOD + huge + b"\n" + GOOD)
     assert prepare(tmp_path / "raw.jsonl")["rows_out"] == 3
 
@@ -267,21 +397,32 @@ def test_a_raw_file_that_cannot_be_used_is_one_clear_error(tmp_path, name, conte
 
 
 @pytest.mark.parametrize(
-    ("schema", "told"), [({"chosen": "a", "better": "b"}, "no field 'rejected'"), ({"chosen": "a", "rejected": [1]}, "hh_rlhf.rejected is list")]
+    ("schema", "told"),
+    [
+        ({"chosen": "a", "better": "b"}, "no field 'rejected'"),
+        ({"chosen": "a", "rejected": [1]}, "hh_rlhf.rejected is list"),
+    ],
 )
 def test_a_hub_schema_that_changed_names_set_field_and_revision(tmp_path, monkeypatch, schema, told):
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.Dataset.from_list([schema]))
-    (tmp_path / "pin.json").write_text(json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40}))
+    (tmp_path / "pin.json").write_text(
+        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40})
+    )
     with pytest.raises(ValueError, match=f"Anthropic/hh-rlhf at {'a' * 40}: .*{told}"):
         prepare(tmp_path / "pin.json")
 
 
 def test_a_hub_that_cannot_be_reached_names_the_set_and_the_way_round(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "pin.json").write_text(json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40}))
-    with pytest.raises(ValueError, match=r"Anthropic/hh-rlhf at a{40} cannot be fetched .*; go online, or download it elsewhere and name its folder"):
+    (tmp_path / "pin.json").write_text(
+        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40})
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"Anthropic/hh-rlhf at a{40} cannot be fetched .*; go online, or download it elsewhere and name its folder",
+    ):
         prepare(tmp_path / "pin.json")
 
 
@@ -290,7 +431,15 @@ def test_a_small_hub_data_set_goes_the_same_way_as_its_files(tmp_path, monkeypat
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.Dataset.from_list([json.loads(GOOD)] * 3))
     (tmp_path / "pin.json").write_text(
-        json.dumps({"dataset": "Anthropic/hh-rlhf", "data_dirs": ["x", "y"], "split": "train", "revision": "a" * 40, "licence": "MIT"})
+        json.dumps(
+            {
+                "dataset": "Anthropic/hh-rlhf",
+                "data_dirs": ["x", "y"],
+                "split": "train",
+                "revision": "a" * 40,
+                "licence": "MIT",
+            }
+        )
     )
     told = prepare(tmp_path / "pin.json")
     assert (told["rows_read"], told["licence"], told["revision"], told["paper_pairs"]) == (6, "MIT", "a" * 40, 115_396)
@@ -311,7 +460,11 @@ def test_public_parquet_is_what_datasets_reads_and_writes_are_the_same_bytes(tmp
 
     (tmp_path / "raw.jsonl").write_text(json.dumps(export()) + "\n")
     for name in ("one", "two"):
-        quickstart.main(None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / f"{name}.parquet", metrics=tmp_path / "m.json")
+        quickstart.main(
+            None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / f"{name}.parquet", metrics=tmp_path / "m.json"
+        )
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
-    loaded = datasets.load_dataset("parquet", data_files=str(tmp_path / "one.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "one.parquet"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert loaded[0]["chosen"] == pq.read_table(tmp_path / "one.parquet").to_pylist()[0]["chosen"]

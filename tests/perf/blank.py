@@ -1,6 +1,7 @@
 """A random model of a real one's shape, to learn what a step of it costs on a card without its weights.
 
-Run     python -m tests.perf.blank models/base models/blank hidden_size=2048 ...     (keys of config.json; the tokenizer stays)
+Run     python -m tests.perf.blank models/base models/blank hidden_size=2048 ...     (keys of config.json; the
+        tokenizer stays)
 """
 
 import sys

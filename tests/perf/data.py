@@ -1,10 +1,14 @@
-"""What a million raw rows cost in `prepare` and `filter`, against the plain way: one Python function call a row with datasets.map and datasets.filter.
+"""What a million raw rows cost in `prepare` and `filter`, against the plain way: one Python function call a row with
+datasets.map and datasets.filter.
 
-Run     python -m tests.perf.data [rows=1000000] [rows of the plain way=50000]     (after `dvc repro base`, for the tokenizer)
-Prints  rows a second and peak memory of ours, of the plain way, and of the plain way without the rule on tokens; each in a process of its own
+Run     python -m tests.perf.data [rows=1000000] [rows of the plain way=50000]     (after `dvc repro base`, for the
+        tokenizer)
+Prints  rows a second and peak memory of ours, of the plain way, and of the plain way without the rule on tokens; each
+        in a process of its own
 
-The rows are HH transcripts of a realistic length (1.6 KB a side), a tenth of them broken in one of five ways. No benchmark and no test prompt is
-in use. The plain way counts the tokens of each row, as its peers do; ours only of a row with more bytes than the limit has tokens.
+The rows are HH transcripts of a realistic length (1.6 KB a side), a tenth of them broken in one of five ways. No
+benchmark and no test prompt is in use. The plain way counts the tokens of each row, as its peers do; ours only of a
+row with more bytes than the limit has tokens.
 """
 
 import random
@@ -42,7 +46,9 @@ def write_raw(path: Path, rows: int) -> None:
 
 
 def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
-    """A row with a fault in five of fifty: an empty answer, the same answers, an empty turn, a duplicate of the row before, a contradiction to it."""
+    """A row with a fault in five of fifty: an empty answer, the same answers, an empty turn, a duplicate of the row
+    before, a contradiction to it.
+    """
     kind = number % 50
     number -= kind in (27, 35)
     context, chosen, rejected = base[number % DISTINCT]
@@ -59,13 +65,17 @@ def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
 def ours(raw: Path, folder: Path) -> None:
     from types import SimpleNamespace
 
-    from stages import benchmarks, filter, mix_start
-    from stages.sources import hh_rlhf
+    from stages.data import benchmarks, filter, mix_start
+    from stages.data.sources import hh_rlhf
 
-    schema = pa.schema([("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
+    schema = pa.schema(
+        [("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))]
+    )
     pq.write_table(schema.empty_table(), folder / "test.parquet")
     (folder / "benchmarks").mkdir()
-    params = SimpleNamespace(filter=SimpleNamespace(max_tokens=MAX_TOKENS, near_duplicates=0.0), benchmarks=SimpleNamespace(words=13))
+    params = SimpleNamespace(
+        filter=SimpleNamespace(max_tokens=MAX_TOKENS, near_duplicates=0.0), benchmarks=SimpleNamespace(words=13)
+    )
     benchmarks.main(params, folder / "benchmarks", phrases=folder / "phrases.parquet")
     mix_start.main(params, mixed=folder / "start.parquet", account=folder / "start.json")
     hh_rlhf.main(params, "hh", raw, preferences=folder / "hh.parquet", metrics=folder / "hh.json")
@@ -81,13 +91,23 @@ def parse(row: dict) -> dict:
     for side in ("chosen", "rejected"):
         turns = row[side].replace("\n\nHuman:", "\x1eH").replace("\n\nAssistant:", "\x1eA").split("\x1e")[1:]
         made[side] = [{"role": "user" if t[0] == "H" else "assistant", "content": t[1:].strip()} for t in turns]
-    return {"prompt": made["chosen"][:-1], "chosen": made["chosen"][-1:], "rejected": made["rejected"][-1:], "other": made["rejected"][:-1]}
+    return {
+        "prompt": made["chosen"][:-1],
+        "chosen": made["chosen"][-1:],
+        "rejected": made["rejected"][-1:],
+        "other": made["rejected"][:-1],
+    }
 
 
 def sound(row: dict) -> bool:
     roles = [m["role"] for m in row["prompt"]]
     whole = all(m["content"] for m in row["prompt"] + row["chosen"] + row["rejected"])
-    return whole and row["prompt"] == row["other"] and roles == ["user", "assistant"] * (len(roles) // 2) + ["user"] and row["chosen"] != row["rejected"]
+    return (
+        whole
+        and row["prompt"] == row["other"]
+        and roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+        and row["chosen"] != row["rejected"]
+    )
 
 
 def plain(raw: Path, folder: Path) -> None:
@@ -97,7 +117,10 @@ def plain(raw: Path, folder: Path) -> None:
 
     def short(row: dict) -> bool:
         prompt = "\n".join(m["content"] for m in row["prompt"])
-        lengths = [len(tokenizer.encode(text).ids) for text in (prompt, row["chosen"][0]["content"], row["rejected"][0]["content"])]
+        lengths = [
+            len(tokenizer.encode(text).ids)
+            for text in (prompt, row["chosen"][0]["content"], row["rejected"][0]["content"])
+        ]
         return lengths[0] + max(lengths[1:]) <= MAX_TOKENS
 
     uncounted(raw, folder, short)
@@ -124,11 +147,16 @@ def measure(way: str, rows: int) -> float:
         folder = Path(scratch)
         write_raw(folder / "raw.parquet", rows)
         start = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "tests.perf.data", way, str(folder)], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.perf.data", way, str(folder)], check=True, capture_output=True, text=True
+        )
         seconds = time.monotonic() - start
         kept = len(pq.read_table(folder / "mixed.parquet", columns=[]))
     memory = done.stdout.splitlines()[-1]
-    print(f"{way:9s}: {rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows/s, peak memory {memory}, {kept:,} kept", flush=True)
+    print(
+        f"{way:9s}: {rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows/s, peak memory {memory}, {kept:,} kept",
+        flush=True,
+    )
     return rows / seconds
 
 
@@ -141,7 +169,9 @@ def main() -> None:
         return
     many, few = (int(word) for word in (sys.argv[1:] + ["1000000", "50000"][len(sys.argv) - 1 :]))
     rates = {way: measure(way, many if way == "ours" else few) for way in ways}
-    print(f"ratio {rates['ours'] / rates['plain']:.1f}, without the rule on tokens {rates['ours'] / rates['uncounted']:.1f}")
+    print(
+        f"ratio {rates['ours'] / rates['plain']:.1f}, without the rule on tokens {rates['ours'] / rates['uncounted']:.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What a DPO step costs: our way, TRL's with the same layout, and TRL's with all its defaults, which recompute activations too; on a GPU adapters as well.
+"""What a DPO step costs: our way, TRL's with the same layout, and TRL's with all its defaults, which recompute
+activations too; on a GPU adapters as well.
 
-Run     python -m tests.perf.dpo [--model models/pi0 --pairs data/pairs/offline.parquet --number 24 --answers 1]     (after `make repro`; the rounds alternate)
-Prints  pairs/s of the reference, once, and of each way (medians), the ratios to ours, the largest difference of a step's loss where it is the same training,
-        on a GPU the memory at most
+Run     python -m tests.perf.dpo [--model models/pi0 --pairs data/pairs/offline.parquet --number 24 --answers 1]
+        (after `make repro`; the rounds alternate)
+Prints  pairs/s of the reference, once, and of each way (medians), the ratios to ours, the largest difference of a
+        step's loss where it is the same training, on a GPU the memory at most
 
-The quickstart's answers are short; with --answers 12 each side is 1 to 12 of them in a row, about as long and as unlike as an assistant's.
+The quickstart's answers are short; with --answers 12 each side is 1 to 12 of them in a row, about as long and as
+unlike as an assistant's.
 """
 
 import argparse
@@ -22,14 +25,17 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import torch
 
-from stages import chat, dpo, lora, objectives, reference, training
-from stages.params import load
+from stages import chat
+from stages.guard.params import load
+from stages.training import dpo, harness, lora, objectives, reference
 
 ROUNDS = 3
 
 
 class Run(NamedTuple):
-    """One training: the loss of each step, the seconds of `train` alone, and the most memory of a GPU that was taken, in GiB."""
+    """One training: the loss of each step, the seconds of `train` alone, and the most memory of a GPU that was taken,
+    in GiB.
+    """
 
     losses: list[float]
     seconds: float
@@ -42,19 +48,26 @@ def lengthened(rows: list[dict], answers: int) -> list[dict]:
     made = []
     for row in rows:
         drawn = random.Random(row["id"])
-        more = {side: " ".join([row[side][0]["content"], *drawn.choices(texts, k=drawn.randrange(answers))]) for side in ("chosen", "rejected")}
+        more = {
+            side: " ".join([row[side][0]["content"], *drawn.choices(texts, k=drawn.randrange(answers))])
+            for side in ("chosen", "rejected")
+        }
         made.append(row | {side: [{"role": "assistant", "content": text}] for side, text in more.items()})
     return made
 
 
 def referred(model: Path, rows: list[dict], params: Any) -> list[dict]:
-    """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them; prints how fast that was."""
+    """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them;
+    prints how fast that was.
+    """
     start = time.perf_counter()
     values = reference.log_pi0(model, rows, params)
     print(f"reference: {len(rows) / (time.perf_counter() - start):.3f} pairs/s, loading included")
     known = [{"ref_chosen_logps": values[i], "ref_rejected_logps": values[i + len(rows)]} for i in range(len(rows))]
     tokenizer = chat.load_tokenizer(model)
-    return dpo.fitting([dpo.tokenize(tokenizer, row | more) for row, more in zip(rows, known, strict=True)], params.dpo.max_tokens)
+    return dpo.fitting(
+        [dpo.tokenize(tokenizer, row | more) for row, more in zip(rows, known, strict=True)], params.dpo.max_tokens
+    )
 
 
 def timed(trainer: Any) -> Run:
@@ -66,14 +79,29 @@ def timed(trainer: Any) -> Run:
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()
     seconds = time.perf_counter() - start  # the trainer has read the last loss: the GPU is done
-    return Run([step["loss"] for step in trainer.state.log_history if "loss" in step], seconds, torch.cuda.max_memory_allocated() / 2**30)
+    return Run(
+        [step["loss"] for step in trainer.state.log_history if "loss" in step],
+        seconds,
+        torch.cuda.max_memory_allocated() / 2**30,
+    )
 
 
 def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any, **changes: Any) -> Run:
     section = params.dpo.model_copy(update=changes)
-    arguments = training.arguments(section, params, len(pairs))
+    arguments = harness.arguments(section, params, len(pairs))
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
-    return timed(objectives.trainer(section, arguments, dpo.load(model, params.dtype, section.quantized), pairs, len(pairs), tokenizer, None, adapter))
+    return timed(
+        objectives.trainer(
+            section,
+            arguments,
+            dpo.load(model, params.dtype, section.quantized),
+            pairs,
+            len(pairs),
+            tokenizer,
+            None,
+            adapter,
+        )
+    )
 
 
 def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpointing: bool) -> Run:
@@ -85,10 +113,14 @@ def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpoint
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    rows = Dataset.from_list([{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs])
-    arguments: Any = training.arguments(params.dpo, params, len(pairs)) | {"gradient_checkpointing": checkpointing}
+    rows = Dataset.from_list(
+        [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
+    )
+    arguments: Any = harness.arguments(params.dpo, params, len(pairs)) | {"gradient_checkpointing": checkpointing}
     settings = DPOConfig(**arguments, beta=params.dpo.beta)
-    return timed(Plain(dpo.load(model, params.dtype, False), args=settings, train_dataset=rows, processing_class=tokenizer))
+    return timed(
+        Plain(dpo.load(model, params.dtype, False), args=settings, train_dataset=rows, processing_class=tokenizer)
+    )
 
 
 def ways(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> dict[str, Callable[[], Run]]:
@@ -98,7 +130,10 @@ def ways(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> dict[st
         "TRL, no checkpointing": lambda: trls(*given, False),
         "TRL's defaults": lambda: trls(*given, True),
     }
-    adapters = {"ours, LoRA": lambda: ours(*given, lora_rank=16), "ours, QLoRA": lambda: ours(*given, lora_rank=16, quantized=True)}
+    adapters = {
+        "ours, LoRA": lambda: ours(*given, lora_rank=16),
+        "ours, QLoRA": lambda: ours(*given, lora_rank=16, quantized=True),
+    }
     return same | (adapters if torch.cuda.is_available() else {})
 
 
@@ -114,13 +149,17 @@ def main(model: Path, pairs: Path, number: int, answers: int) -> None:
     runs = {name: each[1:] for name, each in runs.items()}  # the first round pays for kernels, allocator and page cache
     speeds = {name: [len(rows) / run.seconds for run in each] for name, each in runs.items()}
     best = statistics.median(speeds["ours"])
-    print(f"{len(rows)} pairs, prompt and longer side {statistics.mean(map(objectives.length, rows)):.0f} tokens, at most {max(map(objectives.length, rows))}")
+    print(
+        f"{len(rows)} pairs, prompt and longer side {statistics.mean(map(objectives.length, rows)):.0f} tokens, at most {max(map(objectives.length, rows))}"
+    )
     for name, each in runs.items():
         apart = max(abs(a - b) for a, b in zip(each[0].losses, runs["ours"][0].losses, strict=True))
         told = "" if "LoRA" in name else f", loss differs by {apart:.1e}"
         told += f", {each[0].memory:.1f} GiB" if torch.cuda.is_available() else ""
         middle = statistics.median(speeds[name])
-        print(f"{name}: {middle:.3f} pairs/s {[round(speed, 3) for speed in speeds[name]]}, ours is {best / middle:.2f} times as fast{told}")
+        print(
+            f"{name}: {middle:.3f} pairs/s {[round(speed, 3) for speed in speeds[name]]}, ours is {best / middle:.2f} times as fast{told}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The stage `generate` against a bare vLLM loop with the same settings on the same prompts, both in this run, each in a process of its own.
+"""The stage `generate` against a bare vLLM loop with the same settings on the same prompts, both in this run, each in
+a process of its own.
 
 Run     python tests/perf/generate.py   (after `make repro`)
 Prints  tokens/s of each, of the sampling alone, and their ratio: the median of three rounds taken in turn
@@ -31,7 +32,7 @@ outputs = llm.generate(prompts, params, use_tqdm=False)
 print(json.dumps(sum(len(o.outputs[0].token_ids) for o in outputs) / (time.monotonic() - start)))
 """
 READS = ["--policy", "models/pi0", "--rival", "models/base", "--prompts", SHARD, "--iteration", "t0"]
-STAGE = ["-m", "stages.run", "generate", *READS, "--candidates", ".scratch/bench.parquet"]
+STAGE = ["-m", "stages.guard.run", "sampling.generate", *READS, "--candidates", ".scratch/bench.parquet"]
 
 
 def run(*words: str) -> str:

@@ -1,9 +1,12 @@
-"""Near-duplicate search: rows a second and recall on planted repetitions, by rensa (what the filter uses) and by datasketch.
+"""Near-duplicate search: rows a second and recall on planted repetitions, by rensa (what the filter uses) and by
+datasketch.
 
-Run     python -m tests.perf.near_duplicates [rows=20000]     (datasketch is not in the lock: pip install datasketch==2.0.0)
+Run     python -m tests.perf.near_duplicates [rows=20000]     (datasketch is not in the lock: pip install
+        datasketch==2.0.0)
 Prints  for each: rows a second of hashing and finding candidates, and the share of planted repetitions found
 
-Every tenth row is followed by a copy with some words changed; planted counts a copy whose prompt and both answers are still alike by 0.8.
+Every tenth row is followed by a copy with some words changed; planted counts a copy whose prompt and both answers are
+still alike by 0.8.
 """
 
 import random
@@ -14,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from stages import near_duplicates
+from stages.data import near_duplicates
 from tests.perf.data import SYLLABLES
 
 THRESHOLD = 0.8
@@ -30,7 +33,10 @@ def rows_with_copies(number: int) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
         rows.append(tuple(" ".join(rng.choices(vocabulary, k=n)) for n in (60, 100, 100)))
         if len(rows) % 10 == 0:
             changed = rng.uniform(0, 0.06)
-            copy = tuple(" ".join(w if rng.random() > changed else rng.choice(vocabulary) for w in text.split()) for text in rows[-1])
+            copy = tuple(
+                " ".join(w if rng.random() > changed else rng.choice(vocabulary) for w in text.split())
+                for text in rows[-1]
+            )
             if near_duplicates.alike(rows[-1], copy, THRESHOLD):
                 planted.append((len(rows) - 1, len(rows)))
             rows.append(copy)
@@ -63,7 +69,10 @@ def main() -> None:
         found = way(texts)
         seconds = time.monotonic() - start
         recall = sum(pair in found for pair in planted) / len(planted)
-        print(f"{name}: {len(texts) / seconds:,.0f} rows/s, recall {recall:.3f} of {len(planted)} planted, {len(found)} candidates", flush=True)
+        print(
+            f"{name}: {len(texts) / seconds:,.0f} rows/s, recall {recall:.3f} of {len(planted)} planted, {len(found)} candidates",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

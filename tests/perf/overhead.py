@@ -1,9 +1,11 @@
-"""What the fingerprint and the guard cost: a `dvc repro` that has nothing to do, and the start of a CPU stage, each against bare DVC and bare Python.
+"""What the fingerprint and the guard cost: a `dvc repro` that has nothing to do, and the start of a CPU stage, each
+against bare DVC and bare Python.
 
 Run     python tests/perf/overhead.py   (in a clone where `dvc repro` has run)
 Prints  medians of five rounds taken in turn, and their ratios or differences
 
-The bare graph is the same one without the stage `fingerprint` and without code keys, in a hard-linked copy of the whole clone.
+The bare graph is the same one without the stage `fingerprint` and without code keys, in a hard-linked copy of the
+whole clone.
 """
 
 import shutil
@@ -22,7 +24,8 @@ IDLE = ["dvc", "--wait-for-lock", "repro", "--quiet"]
 WORDS = "--scores data/scores/reward_model/pi0-0.parquet data/scores/reward_model/pi0-1.parquet --iteration t0 --pairs {0}/a.parquet --metrics {0}/b.json"
 BARE = """
 from pathlib import Path
-from stages import params, rank
+from stages.guard import params
+from stages.pairs import rank
 rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/reward_model/pi0-{k}.parquet") for k in (0, 1)], "t0",
           pairs=Path("{0}/a.parquet"), metrics=Path("{0}/b.json"))
 """
@@ -31,7 +34,11 @@ rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/reward_model/pi0
 def bare_copy(folder: Path) -> None:
     """The clone, its files hard-linked, with a graph that knows no code keys."""
     shutil.copytree(
-        ".", folder, copy_function=lambda a, b: Path(b).hardlink_to(a), symlinks=True, ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch")
+        ".",
+        folder,
+        copy_function=lambda a, b: Path(b).hardlink_to(a),
+        symlinks=True,
+        ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch"),
     )
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     for name in ("dvc.yaml", "dvc.lock", "signals/dvc.yaml", "signals/dvc.lock"):
@@ -71,8 +78,10 @@ def main() -> None:
         folder = Path(scratch) / "bare"
         bare_copy(folder)
         ours, bare = in_turn([(IDLE, Path()), (IDLE, folder)])
-        print(f"a repro with nothing to do: {ours:.2f} s, bare DVC on the same graph {bare:.2f} s, ratio {ours / bare:.2f}")
-        guarded = [sys.executable, "-m", "stages.run", "rank", *WORDS.format(scratch).split()]
+        print(
+            f"a repro with nothing to do: {ours:.2f} s, bare DVC on the same graph {bare:.2f} s, ratio {ours / bare:.2f}"
+        )
+        guarded = [sys.executable, "-m", "stages.guard.run", "pairs.rank", *WORDS.format(scratch).split()]
         ours, bare = in_turn([(guarded, Path()), ([sys.executable, "-c", BARE.replace("{0}", scratch)], Path())])
         print(f"the CPU stage `rank`: {ours:.2f} s guarded, {bare:.2f} s bare; the guard costs {ours - bare:.2f} s")
 

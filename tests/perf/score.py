@@ -1,8 +1,10 @@
-"""What scoring costs: our way, the bare forward passes, and one text at a time through a text-classification pipeline, as RLHFlow scores.
+"""What scoring costs: our way, the bare forward passes, and one text at a time through a text-classification pipeline,
+as RLHFlow scores.
 
-Run     python -m tests.perf.score [models/reward data/candidates/pi0-0.parquet]     (after `make repro`; the rounds alternate)
-Prints  tokens/s of each way (medians), their ratios, and the largest difference of a reward, on the quickstart's texts and on prompts three times as long
-        as their answers
+Run     python -m tests.perf.score [models/reward data/candidates/pi0-0.parquet]     (after `make repro`; the rounds
+        alternate)
+Prints  tokens/s of each way (medians), their ratios, and the largest difference of a reward, on the quickstart's texts
+        and on prompts three times as long as their answers
 """
 
 import statistics
@@ -15,7 +17,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stages import chat, forward
+from stages import chat
+from stages.signals import forward
 
 ROUNDS = 3
 RUNTIME = SimpleNamespace(threads=2, forward_batch_tokens=2048)
@@ -26,7 +29,10 @@ def longer(rows: list[dict]) -> list[dict]:
     prompts = list(dict.fromkeys(row["id"] for row in rows))
     texts = [row["completion"] for row in rows]
     asked = {name: " ".join(texts[(7 * k + j) % len(texts)] for j in range(3)) for k, name in enumerate(prompts)}
-    return [row | {"prompt": [{"role": "user", "content": f"{asked[row['id']]} {row['prompt'][-1]['content']}"}]} for row in rows]
+    return [
+        row | {"prompt": [{"role": "user", "content": f"{asked[row['id']]} {row['prompt'][-1]['content']}"}]}
+        for row in rows
+    ]
 
 
 def ours(model: Path, rows: list[dict]) -> list[float]:
@@ -62,7 +68,10 @@ def compare(title: str, model: Path, rows: list[dict]) -> None:
     from transformers import AutoModelForSequenceClassification
 
     torch.set_num_threads(2)
-    tokenizer, network = chat.load_tokenizer(model), AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    tokenizer, network = (
+        chat.load_tokenizer(model),
+        AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval(),
+    )
     pairs = forward.tokenized(model, [(row["prompt"], row["completion"], row["finished"]) for row in rows])
     sequences, naive = [p + c for p, c in pairs], pipeline(model)
     texts = [tokenizer.decode(s) for s in sequences]
@@ -78,10 +87,15 @@ def compare(title: str, model: Path, rows: list[dict]) -> None:
         difference = max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) if sent == total else difference
     medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
     prompt = sum(len(p) for p, _ in pairs) / len(pairs)
-    print(f"{title}: {len(rows)} answers to {len({r['id'] for r in rows})} prompts, {total:,} tokens, {prompt:.0f} of the prompt and", end=" ")
+    print(
+        f"{title}: {len(rows)} answers to {len({r['id'] for r in rows})} prompts, {total:,} tokens, {prompt:.0f} of the prompt and",
+        end=" ",
+    )
     print(f"{total / len(rows) - prompt:.0f} of the answer each; largest difference of a reward {difference:.1e}")
     for name, seconds in medians.items():
-        print(f"  {name:18s} {seconds:6.1f} s  {total / seconds:7,.0f} tokens/s   ours is {seconds / medians['ours']:.2f} times as fast")
+        print(
+            f"  {name:18s} {seconds:6.1f} s  {total / seconds:7,.0f} tokens/s   ours is {seconds / medians['ours']:.2f} times as fast"
+        )
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ import pandas as pd
 
 def main() -> None:
     lines = pd.read_json(sys.argv[1], lines=True)
-    table = lines.groupby("stage", sort=False).agg(runs=("total", "size"), imports=("imports", "sum"), load=("load", "sum"), total=("total", "sum"))
+    table = lines.groupby("stage", sort=False).agg(
+        runs=("total", "size"), imports=("imports", "sum"), load=("load", "sum"), total=("total", "sum")
+    )
     table["work"] = table.total - table.imports - table.load
     table.loc["all"] = table.sum()
     print("| stage | runs | imports | model load | work | all |\n|---|---:|---:|---:|---:|---:|")

@@ -3,11 +3,12 @@
 Run     python -m tests.trust.chaos [kills=30] [seed=1]     (or: make chaos)
 Prints  a line per kill, and at the end what was counted
 
-Smoke profile, real DVC, vLLM and training. Each round starts `dvc --wait-for-lock repro`, waits a random while, and sends KILL or TERM to dvc,
-to dvc just when a stage has ended and is being recorded, to the guard of the running stage, or to the youngest process beneath it (not to the
-guard's watchdog). After each: nothing of the run is alive, and no later round runs a stage that dvc.lock ever had. A file that DVC was writing when it
-died is mended as docs/recovery.md says. At the end dvc.lock equals that of an undisturbed run in another folder, with another hash seed, locale,
-time zone and umask.
+Smoke profile, real DVC, vLLM and training. Each round starts `dvc --wait-for-lock repro`, waits a random while, and
+sends KILL or TERM to dvc, to dvc just when a stage has ended and is being recorded, to the guard of the running stage,
+or to the youngest process beneath it (not to the guard's watchdog). After each: nothing of the run is alive, and no
+later round runs a stage that dvc.lock ever had. A file that DVC was writing when it died is mended as docs/recovery.md
+says. At the end dvc.lock equals that of an undisturbed run in another folder, with another hash seed, locale, time
+zone and umask.
 """
 
 import os
@@ -22,11 +23,15 @@ from pathlib import Path
 
 import yaml
 
-from stages import integrity
+from stages.guard import integrity
 from tests.conftest import copy_tree
 
 REPRO = ["dvc", "--wait-for-lock", "repro"]
-ODD = {"PYTHONHASHSEED": "4711", "LC_ALL": "C", "TZ": "Asia/Tokyo"}  # and a umask of 077: nothing of it may show in the results
+ODD = {
+    "PYTHONHASHSEED": "4711",
+    "LC_ALL": "C",
+    "TZ": "Asia/Tokyo",
+}  # and a umask of 077: nothing of it may show in the results
 
 
 def children(pid: int) -> list[int]:
@@ -55,7 +60,7 @@ def fresh(folder: Path) -> Path:
     copy_tree(folder)
     for name in integrity.LOCKS:
         (folder / name).write_text("schema: '2.0'\n")
-    words = f"{sys.executable} -m stages.profile smoke && git commit -qam smoke"
+    words = f"{sys.executable} -m stages.tools.profile smoke && git commit -qam smoke"
     subprocess.run(words, shell=True, cwd=folder, check=True, capture_output=True)
     return folder
 
@@ -70,20 +75,36 @@ def recorded(folder: Path) -> dict[str, object]:
 
 def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
     with log.open("w") as out:
-        return subprocess.Popen([*REPRO, *targets], cwd=folder, env=os.environ | ODD, umask=0o077, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            [*REPRO, *targets],
+            cwd=folder,
+            env=os.environ | ODD,
+            umask=0o077,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def ignores_term(pid: int) -> bool:
     """Whether the process shrugs SIGTERM off, as Python's resource tracker does, on which no result depends."""
-    return bool(int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) >> (signal.SIGTERM - 1) & 1)
+    return bool(
+        int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) >> (signal.SIGTERM - 1) & 1
+    )
 
 
 def victim(run: subprocess.Popen, kind: str) -> int:
-    """dvc itself, now or when the running stage has ended; the guard (the eldest child: the shell gives way to it); the youngest process of all."""
+    """dvc itself, now or when the running stage has ended; the guard (the eldest child: the shell gives way to it);
+    the youngest process of all.
+    """
     while kind == "commit" and children(run.pid):
         time.sleep(0.01)
-    time.sleep(random.uniform(0, 1) if kind == "commit" else 0)  # outputs are hashed and copied, then dvc.lock is written
-    below = [pid for pid in children(run.pid) if os.getsid(pid) != pid and not ignores_term(pid)]  # the watchdog leads a session of its own
+    time.sleep(
+        random.uniform(0, 1) if kind == "commit" else 0
+    )  # outputs are hashed and copied, then dvc.lock is written
+    below = [
+        pid for pid in children(run.pid) if os.getsid(pid) != pid and not ignores_term(pid)
+    ]  # the watchdog leads a session of its own
     return run.pid if kind in ("dvc", "commit") or not below else below[0] if kind == "guard" else below[-1]
 
 
@@ -100,18 +121,27 @@ def ran(log: Path) -> list[str]:
 
 
 def mend(folder: Path, log: Path) -> None:
-    """Do what docs/recovery.md says of a file that DVC was writing when it died. Raises AssertionError where the run failed for another reason."""
+    """Do what docs/recovery.md says of a file that DVC was writing when it died.
+
+    Raises AssertionError where the run failed for another reason.
+    """
     said = log.read_text()
     if "Unable to read RWLock-file" in said:
         (folder / ".dvc/tmp/rwlock").unlink()
     else:
-        assert re.search(r"dvc\.lock' (is invalid|validation failed)|failed to reproduce '.+': $", said, re.M), said[-3000:]
+        assert re.search(r"dvc\.lock' (is invalid|validation failed)|failed to reproduce '.+': $", said, re.M), said[
+            -3000:
+        ]
         subprocess.run(["git", "checkout", "-q", "dvc.lock"], cwd=folder, check=True)
     print(f"    mended: {said[-200:].split('ERROR: ')[-1].strip()}", flush=True)
 
 
-def kill_once(folder: Path, known: set[str], kind: str, sign: signal.Signals, wait: float, *targets: str) -> tuple[list[str], set[str], bool]:
-    """One round: stages started, those of them in `known`, where all that was ever recorded is kept, and whether the run had ended by itself."""
+def kill_once(
+    folder: Path, known: set[str], kind: str, sign: signal.Signals, wait: float, *targets: str
+) -> tuple[list[str], set[str], bool]:
+    """One round: stages started, those of them in `known`, where all that was ever recorded is kept, and whether the
+    run had ended by itself.
+    """
     log = folder / ".scratch/chaos.log"
     log.parent.mkdir(exist_ok=True)
     run = start(folder, log, list(targets))
@@ -145,19 +175,33 @@ def main() -> None:
         subprocess.run(REPRO, cwd=calm, check=True, capture_output=True)
         done, known = 0, set()
         while done < kills:
-            kind, sign, wait = random.choice(["dvc", "commit", "guard", "youngest"]), random.choice([signal.SIGKILL, signal.SIGTERM]), random.uniform(1, 40)
+            kind, sign, wait = (
+                random.choice(["dvc", "commit", "guard", "youngest"]),
+                random.choice([signal.SIGKILL, signal.SIGTERM]),
+                random.uniform(1, 40),
+            )
             started, twice, ended = kill_once(folder, known, kind, sign, wait)
             assert not twice, f"computed again although recorded: {twice}"
             if ended:  # nothing left to kill: begin anew
                 assert recorded(folder) == recorded(calm)
-                subprocess.run("git checkout -q dvc.lock && rm -rf .dvc/cache && git clean -qfdX data models", shell=True, cwd=folder, check=True)
+                subprocess.run(
+                    "git checkout -q dvc.lock && rm -rf .dvc/cache && git clean -qfdX data models",
+                    shell=True,
+                    cwd=folder,
+                    check=True,
+                )
                 known.clear()
                 continue
             done += 1
-            print(f"{done:2d}  {sign.name} to {kind:8s} after {wait:4.1f} s in {(started or ['dvc'])[-1]}; {len(recorded(folder))} stages recorded", flush=True)
+            print(
+                f"{done:2d}  {sign.name} to {kind:8s} after {wait:4.1f} s in {(started or ['dvc'])[-1]}; {len(recorded(folder))} stages recorded",
+                flush=True,
+            )
         finish(folder)
         assert recorded(folder) == recorded(calm), "dvc.lock differs from that of the undisturbed run"
-        print(f"{done} of {kills} kills: the same dvc.lock as an undisturbed run, no process left, nothing recorded computed twice, no partial file")
+        print(
+            f"{done} of {kills} kills: the same dvc.lock as an undisturbed run, no process left, nothing recorded computed twice, no partial file"
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ Change = Callable[[Path], Any]
 
 
 class Edit(NamedTuple):
-    """An edit, the stages that must run (with all that follows from them), and whether stages/ or the lock were touched."""
+    """An edit, the stages that must run (with all that follows from them), and whether stages/ or the lock were
+    touched.
+    """
 
     change: Change
     roots: list[str]
@@ -19,7 +21,9 @@ class Edit(NamedTuple):
 
 
 def sub(file: str, old: str, new: str) -> Change:
-    """Replace the first `old` of a file. Raises ValueError when it is not there: an edit that edits nothing would prove nothing."""
+    """Replace the first `old` of a file. Raises ValueError when it is not there: an edit that edits nothing would
+    prove nothing.
+    """
 
     def change(root: Path) -> None:
         text = (root / file).read_text()
@@ -36,12 +40,14 @@ def all_of(*changes: Change) -> Change:
 
 def param(key: str, value: str, *more: str) -> Change:
     """Set a leaf of params.yaml by the composer, as a user does; `more` settings in the form key=value."""
-    words = [sys.executable, "-m", "stages.profile", "quickstart", f"{key}={value}", *more]
+    words = [sys.executable, "-m", "stages.tools.profile", "quickstart", f"{key}={value}", *more]
     return lambda root: subprocess.run(words, cwd=root, check=True, capture_output=True)
 
 
 def with_third(line: str) -> str:
-    """A line of a dvc.yaml with the third shard's path behind the second's: a line of its own, in quotes with commas, or bare in a command."""
+    """A line of a dvc.yaml with the third shard's path behind the second's: a line of its own, in quotes with commas,
+    or bare in a command.
+    """
     if re.match(r"\s*- \S+-1\.parquet$", line):
         return f"{line}\n{line.replace('-1.parquet', '-2.parquet')}"
     line = re.sub(r'"([^" ]+)-1\.parquet"', r'"\1-1.parquet", "\1-2.parquet"', line)
@@ -82,17 +88,23 @@ RAW, PROMPTS = "data/raw/quickstart/annotations.jsonl", "data/raw/quickstart/pro
 TRAINED = ["sft", "reward_model", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
-    "`seed`": Edit(param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond@*", "evaluate@*"]),
+    "`seed`": Edit(
+        param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond@*", "evaluate@*"]
+    ),
     "`dtype`": Edit(param("dtype", "bfloat16"), ["base"]),
     "`base.revision`": Edit(param("base.revision", "0.1.3"), ["base"]),
     "`split.heldout_share`": Edit(param("split.heldout_share", "0.25"), ["split"]),
     "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
     "a set's `min_margin` in the mix": Edit(param("mix.quickstart.filter.min_margin", "1"), ["filter@quickstart"]),
     "one more set in the mix": Edit(one_more_set, ["prepare@mine", "filter@mine", "split", "audit"]),
-    "the source `stages/sources/quickstart.py`": Edit(
-        sub("stages/sources/quickstart.py", "import polars", "import os\nimport polars"), ["prepare@quickstart"], CODE
+    "the source `stages/data/sources/quickstart.py`": Edit(
+        sub("stages/data/sources/quickstart.py", "import polars", "import os\nimport polars"),
+        ["prepare@quickstart"],
+        CODE,
     ),
-    "one more benchmark": Edit(lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]),
+    "one more benchmark": Edit(
+        lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]
+    ),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration` (rows per shard)": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
@@ -103,24 +115,47 @@ EDITS: dict[str, Edit] = {
     "`generate.from_rival`": Edit(param("generate.from_rival", "4"), ["generate@*", "rank@*"]),
     "`rank.pairing`": Edit(param("rank.pairing", "all_pairs"), ["rank@*"]),
     "`rank.scorer` to the preference model": Edit(
-        param("rank.scorer", "preference_model"), ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"]
+        param("rank.scorer", "preference_model"),
+        ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"],
     ),
-    "`rank.scorer` to the judge": Edit(param("rank.scorer", "judge"), ["score_judge@*", "signal@judge", "rank@*", "report"]),
+    "`rank.scorer` to the judge": Edit(
+        param("rank.scorer", "judge"), ["score_judge@*", "signal@judge", "rank@*", "report"]
+    ),
     "`rank.scorer` to the ensemble": Edit(
-        param("rank.scorer", "ensemble"), ["reward_member@*", "score_member@*", "score_ensemble@*", "signal@ensemble", "rank@*", "report"]
+        param("rank.scorer", "ensemble"),
+        ["reward_member@*", "score_member@*", "score_ensemble@*", "signal@ensemble", "rank@*", "report"],
     ),
     "`rank.scorer` to the policy's own verdicts": Edit(
-        param("rank.scorer", "self_judge"), ["score_self_judge@*", "rate_self_judge@*", "signal@self_judge", "rank@*", "report"]
+        param("rank.scorer", "self_judge"),
+        ["score_self_judge@*", "rate_self_judge@*", "signal@self_judge", "rank@*", "report"],
     ),
     "`rank.scorer` to refreshed reward models": Edit(
         param("rank.scorer", "refreshed"),
-        ["annotate_start", "annotate@*", "reward_refreshed@*", "score_refreshed@*", "rate_refreshed@*", "signal@refreshed", "rank@*", "report"],
+        [
+            "annotate_start",
+            "annotate@*",
+            "reward_refreshed@*",
+            "score_refreshed@*",
+            "rate_refreshed@*",
+            "signal@refreshed",
+            "rank@*",
+            "report",
+        ],
     ),
     "`judge.top_logprobs`, `ensemble.rule`, the judge's template, while neither ranks": Edit(
-        all_of(param("judge.top_logprobs", "5"), sub("params.yaml", "rule: mean", "rule: worst"), sub("data/raw/judge.jinja", "serves", "helps")), []
+        all_of(
+            param("judge.top_logprobs", "5"),
+            sub("params.yaml", "rule: mean", "rule: worst"),
+            sub("data/raw/judge.jinja", "serves", "helps"),
+        ),
+        [],
     ),
     "one more file of judged pairs": Edit(
-        lambda r: (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n') and None, ["reward_bench"]
+        lambda r: (
+            (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n')
+            and None
+        ),
+        ["reward_bench"],
     ),
     "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*", "report"]),
     "`evaluate.reads` to judged answers": Edit(param("evaluate.reads", "judged"), ["judge@*", "evaluate@*"]),
@@ -131,56 +166,97 @@ EDITS: dict[str, Edit] = {
     "`dpo.lora_rank`": Edit(param("dpo.lora_rank", "8"), ["dpo*"]),
     "`dpo.quantized`, over adapters": Edit(param("dpo.quantized", "true", "dpo.lora_rank=8"), ["reference*", "dpo*"]),
     "the last iteration's `start`": Edit(sub("params.yaml", T1, T1.replace("start: pi1", "start: pi0")), ["dpo@t1"]),
-    "the last iteration's `reference` (stepwise DPO)": Edit(sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]),
-    "`offline.train` to a set of its own": Edit(param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]),
+    "the last iteration's `reference` (stepwise DPO)": Edit(
+        sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]
+    ),
+    "`offline.train` to a set of its own": Edit(
+        param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]
+    ),
     "`stop.max_kl`": Edit(param("stop.max_kl", "50.0"), ["stop@*", "select"]),
     "`select.max_kl`": Edit(param("select.max_kl", "50.0"), ["select"]),
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
     "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
-    "`runtime.*`": Edit(all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []),
+    "`runtime.*`": Edit(
+        all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []
+    ),
     "one more iteration": Edit(one_more, ["stop@t2", "batch@t2", "select"]),
     "one iteration less": Edit(one_less, ["select"]),
     "a third shard": Edit(third_shard, ["batch@*"]),
     "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare@*"]),
     "the raw file renamed": Edit(
-        all_of(lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"), sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl")), ["prepare@*"]
+        all_of(
+            lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"),
+            sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl"),
+        ),
+        ["prepare@*"],
     ),
     "an edited prompt": Edit(sub(PROMPTS, "short, friendly", "short, kind"), ["prompts"]),
     "`touch` of the raw data": Edit(lambda r: (r / RAW).touch(), []),
     "the README, a description, a plot": Edit(
-        all_of(sub("README.md", "RLHF", "rlhf"), sub("dvc.yaml", "desc: the", "desc: The"), sub("dvc.yaml", "x: step", "x: loss")), []
+        all_of(
+            sub("README.md", "RLHF", "rlhf"),
+            sub("dvc.yaml", "desc: the", "desc: The"),
+            sub("dvc.yaml", "x: step", "x: loss"),
+        ),
+        [],
     ),
-    "a comment in `stages/generate.py`": Edit(sub("stages/generate.py", "    own, settings =", "    # a remark\n    own, settings ="), [], CODE),
-    "a docstring and blank lines in `stages/training.py`": Edit(
-        all_of(sub("stages/training.py", '"""What', '"""\n\nWhat'), sub("stages/training.py", "\n\n\ndef", "\n\n\n\ndef")), [], CODE
+    "a comment in `stages/sampling/generate.py`": Edit(
+        sub("stages/sampling/generate.py", "    own, settings =", "    # a remark\n    own, settings ="), [], CODE
     ),
-    "the body of `stages/rank.py`": Edit(sub("stages/rank.py", "import ", "import os\nimport "), ["rank@*"], CODE),
-    "the helper `stages/sampling.py`": Edit(
-        sub("stages/sampling.py", "temperature=r.temperature", "temperature=1 * r.temperature"), ["generate@*", "respond@*"], CODE
+    "a docstring and blank lines in `stages/training/harness.py`": Edit(
+        all_of(
+            sub("stages/training/harness.py", '"""What', '"""\n\nWhat'),
+            sub("stages/training/harness.py", "\n\n\ndef", "\n\n\n\ndef"),
+        ),
+        [],
+        CODE,
     ),
-    "the helper `stages/forward.py`": Edit(
-        sub("stages/forward.py", "import math", "import os\nimport math"), ["score_reward_model@*", "reference*", "measure@*"], CODE
+    "the body of `stages/pairs/rank.py`": Edit(
+        sub("stages/pairs/rank.py", "import ", "import os\nimport "), ["rank@*"], CODE
     ),
-    "the helper `stages/training.py`": Edit(sub("stages/training.py", '"cosine"', '"linear"'), TRAINED, CODE),
+    "the helper `stages/sampling/engine.py`": Edit(
+        sub("stages/sampling/engine.py", "temperature=r.temperature", "temperature=1 * r.temperature"),
+        ["generate@*", "respond@*"],
+        CODE,
+    ),
+    "the helper `stages/signals/forward.py`": Edit(
+        sub("stages/signals/forward.py", "import math", "import os\nimport math"),
+        ["score_reward_model@*", "reference*", "measure@*"],
+        CODE,
+    ),
+    "the helper `stages/training/harness.py`": Edit(
+        sub("stages/training/harness.py", '"cosine"', '"linear"'), TRAINED, CODE
+    ),
     "a helper renamed": Edit(
         all_of(
-            lambda r: (r / "stages/sampling.py").rename(r / "stages/sampler.py"),
+            lambda r: (r / "stages/sampling/engine.py").rename(r / "stages/sampler.py"),
             *(sub(f"stages/{n}.py", "import sampling", "import sampler as sampling") for n in ("generate", "respond")),
         ),
         ["generate@*", "respond@*"],
         CODE,
     ),
     "the template `stages/chatml.jinja`": Edit(sub("stages/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE),
-    "the grader's data `annotator_topics.json`": Edit(sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "signal@*"], CODE),
-    "the guard `stages/run.py`, a new module": Edit(
-        all_of(sub("stages/run.py", "import os", "import re\nimport os"), lambda r: (r / "stages/new.py").write_text("x = 1\n")), [], CODE
+    "the grader's data `annotator_topics.json`": Edit(
+        sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "signal@*"], CODE
+    ),
+    "the guard `stages/guard/run.py`, a new module": Edit(
+        all_of(
+            sub("stages/guard/run.py", "import os", "import re\nimport os"),
+            lambda r: (r / "stages/new.py").write_text("x = 1\n"),
+        ),
+        [],
+        CODE,
     ),
     "`peft` in the lock": Edit(sub("requirements.lock", "\npeft==", "\npeft==9."), ["dpo*"], CODE),
-    "`bitsandbytes` in the lock": Edit(sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*"], CODE),
+    "`bitsandbytes` in the lock": Edit(
+        sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*"], CODE
+    ),
     "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
     "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond@*"], CODE),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
     "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
-    "a policy edited by hand, another deleted": Edit(all_of(lambda r: (r / "models/pi1").write_text("x"), lambda r: (r / "models/offline").unlink()), []),
+    "a policy edited by hand, another deleted": Edit(
+        all_of(lambda r: (r / "models/pi1").write_text("x"), lambda r: (r / "models/offline").unlink()), []
+    ),
 }

@@ -16,13 +16,21 @@ def name_of(stage: Any) -> str:
 
 
 def stages(root: Path) -> dict[str, Any]:
-    """The stages of dvc.yaml, and those of signals/dvc.yaml that they ask for, by name, each after those it reads from."""
-    found = {name_of(stage): stage for stage in Repo(str(root)).stage.collect(str(root / "dvc.yaml"), with_deps=True) if stage.cmd}
+    """The stages of dvc.yaml, and those of signals/dvc.yaml that they ask for, by name, each after those it reads
+    from.
+    """
+    found = {
+        name_of(stage): stage
+        for stage in Repo(str(root)).stage.collect(str(root / "dvc.yaml"), with_deps=True)
+        if stage.cmd
+    }
     ordered: dict[str, Any] = {}
     while len(ordered) < len(found):
         made = {out for stage in ordered.values() for out in outs(stage)}
         still = {out for name, stage in found.items() if name not in ordered for out in outs(stage)} - made
-        ordered |= {name: stage for name, stage in found.items() if name not in ordered and not still & set(deps(stage))}
+        ordered |= {
+            name: stage for name, stage in found.items() if name not in ordered and not still & set(deps(stage))
+        }
     return ordered
 
 

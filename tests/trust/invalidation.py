@@ -1,10 +1,12 @@
-"""What reruns after an edit: each edit made alone in a scratch clone, on the real graph, with stages that only digest what they read.
+"""What reruns after an edit: each edit made alone in a scratch clone, on the real graph, with stages that only digest
+what they read.
 
 Run     python -m tests.trust.invalidation [name of an edit ...]     (or: make invalidation)
-Prints  a Markdown table for docs/what-reruns.md: the edit, the stages executed, and their seconds against the least that had to run
+Prints  a Markdown table for docs/what-reruns.md: the edit, the stages executed, and their seconds against the least
+        that had to run
 
-For every edit: DVC executed exactly the expected stages; these are exactly the ones whose inputs changed; and every output equals, to the
-byte, that of a run from scratch, which is computed without DVC.
+For every edit: DVC executed exactly the expected stages; these are exactly the ones whose inputs changed; and every
+output equals, to the byte, that of a run from scratch, which is computed without DVC.
 """
 
 import os
@@ -13,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stages import fingerprint, integrity
+from stages.guard import fingerprint, integrity
 from tests.conftest import copy_tree
 from tests.trust import graph, standin
 from tests.trust.edits import EDITS, Edit
@@ -27,7 +29,11 @@ class Scene:
         bin_folder.mkdir(parents=True)
         (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n')
         (bin_folder / "python").chmod(0o755)
-        self.environment = os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = os.environ | {
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         for name in integrity.LOCKS:
             (clone / name).unlink(missing_ok=True)
         self.sh("dvc --wait-for-lock repro")
@@ -62,7 +68,9 @@ class Scene:
         after = self.oracle()
         expected = graph.downstream(self.graph, edit.roots) | ({"fingerprint"} if edit.code else set())
         needed = {name for name, (digest, _) in after.items() if digest != self.before.get(name, (b"",))[0]}
-        stale = [out for _, made in after.values() for out, text in made.items() if (self.clone / out).read_bytes() != text]
+        stale = [
+            out for _, made in after.values() for out, text in made.items() if (self.clone / out).read_bytes() != text
+        ]
         self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force -d dvc.yaml")
         return executed, expected, needed, stale
 
@@ -78,16 +86,26 @@ def main() -> None:
 
     cost = seconds()
     chosen = {name: edit for name, edit in EDITS.items() if not sys.argv[1:] or name in sys.argv[1:]}
-    print("| edit | stages executed | seconds | least | ratio | outputs as from scratch |\n|---|---|---:|---:|---:|---|")
+    print(
+        "| edit | stages executed | seconds | least | ratio | outputs as from scratch |\n|---|---|---:|---:|---:|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         scene, wrong = Scene(copy_tree(Path(folder))), 0
         for title, edit in chosen.items():
             executed, expected, needed, stale = scene.try_edit(edit)
-            spent, least = (sum(cost.get(graph.module_of(scene.graph[name]), 1.0) for name in names - {"fingerprint"}) for names in (executed, needed))
+            spent, least = (
+                sum(cost.get(graph.module_of(scene.graph[name]), 1.0) for name in names - {"fingerprint"})
+                for names in (executed, needed)
+            )
             wrong += executed != expected or executed - {"fingerprint"} != needed or bool(stale)
             said = f"{len(executed)}: {', '.join(edit.roots) or 'none'}{' and what follows' if edit.roots else ''}{', fingerprint' if edit.code else ''}"
-            print(f"| {title} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |", flush=True)
-    sys.exit(f"{wrong} of {len(chosen)} edits did not rerun what they should" if wrong else f"{len(chosen)} edits, all exact")
+            print(
+                f"| {title} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |",
+                flush=True,
+            )
+    sys.exit(
+        f"{wrong} of {len(chosen)} edits did not rerun what they should" if wrong else f"{len(chosen)} edits, all exact"
+    )
 
 
 if __name__ == "__main__":

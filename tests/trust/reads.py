@@ -1,14 +1,18 @@
-"""The params that a stage's code reads, as its syntax tree says: for the tests of dvc.yaml, and to stand in for the stage."""
+"""The params that a stage's code reads, as its syntax tree says: for the tests of dvc.yaml, and to stand in for the
+stage.
+"""
 
 import ast
 from pathlib import Path
 
-from stages import fingerprint
-from stages.params import Params
+from stages.guard import fingerprint
+from stages.guard.params import Params
 
 
 def keys_read(module: str, root: Path) -> set[str]:
-    """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section handed on whole counts whole."""
+    """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section
+    handed on whole counts whole.
+    """
     found = set()
     for path in fingerprint.closure(module, root):
         nodes = list(ast.walk(ast.parse(path.read_text())))
@@ -21,7 +25,9 @@ def keys_read(module: str, root: Path) -> set[str]:
 
 def section(name: str) -> set[str]:
     """A section's leaves, or the leaf itself."""
-    fields = getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
+    fields = (
+        getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
+    )
     return {f"{name}.{leaf}" for leaf in fields} if fields else {name}
 
 

@@ -1,8 +1,10 @@
-"""Stands in for `python` while the real graph is run: a stage becomes one that writes a digest of everything it may read.
+"""Stands in for `python` while the real graph is run: a stage becomes one that writes a digest of everything it may
+read.
 
-A script named python and first on PATH runs this instead of the interpreter. `-m stages.run <stage> ...` writes to each output
-a hash of the command, the inputs' bytes, the params the code reads and the code key; the fingerprint and all else run for real. So
-outputs change exactly when something that the stage reads has changed, within milliseconds and without a GPU.
+A script named python and first on PATH runs this instead of the interpreter. `-m stages.guard.run <stage> ...` writes
+to each output a hash of the command, the inputs' bytes, the params the code reads and the code key; the fingerprint
+and all else run for real. So outputs change exactly when something that the stage reads has changed, within
+milliseconds and without a GPU.
 """
 
 import hashlib
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from stages import fingerprint, options
+from stages.guard import fingerprint, options
 from tests.trust.graph import VERDICTS
 from tests.trust.reads import keys_read
 
@@ -34,7 +36,11 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
 
 def content(path: Path) -> bytes:
     """A file, or the names and contents of a folder of raw data."""
-    return path.read_bytes() if path.is_file() else b"".join(f.name.encode() + f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file())
+    return (
+        path.read_bytes()
+        if path.is_file()
+        else b"".join(f.name.encode() + f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file())
+    )
 
 
 def written(digest: bytes, path: str) -> bytes:
@@ -44,12 +50,17 @@ def written(digest: bytes, path: str) -> bytes:
 
 def main() -> None:
     words = sys.argv[1:]
-    if words[:2] != ["-m", "stages.run"] or words[2] == "fingerprint":
+    if words[:2] != ["-m", "stages.guard.run"] or words[2] == "fingerprint":
         os.execv(sys.executable, [sys.executable, *words])
     root = Path.cwd()
     types, writes = options.ports(importlib.import_module(f"stages.{words[2]}").main)
     arguments = options.parse(words[3:], types)
-    inputs = {str(path): content(path) for name, value in arguments.items() if name not in writes for path in options.paths(value)}
+    inputs = {
+        str(path): content(path)
+        for name, value in arguments.items()
+        if name not in writes
+        for path in options.paths(value)
+    }
     digest = answer(root, words[2:], inputs)
     for path in [path for name in writes for path in options.paths(arguments[name])]:
         path.parent.mkdir(parents=True, exist_ok=True)

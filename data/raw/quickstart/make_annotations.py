@@ -1,13 +1,16 @@
-"""Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool would export them.
+"""Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool
+would export them.
 
-Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about three minutes on two cores)
+Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about
+        three minutes on two cores)
 Reads   to_annotate.jsonl, models/base
-Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being stages/annotator.py
+Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being
+        stages/signals/annotator.py
 
-The annotator perceives r*(A) - r*(B) + e with e ~ Logistic(0, 1): the sign is the label, which makes it exactly Ber(sigmoid(r*(A) - r*(B))), and
-the size is how strong the preference feels, 1 (slight: under 1) to 3 (4 or more), as such tools ask. So the strength is as noisy as the label.
-The blemishes are planted on purpose, for real exports have them: an empty answer, records exported twice, a tie, the same pair labelled
-both ways, a line cut in two.
+The annotator perceives r*(A) - r*(B) + e with e ~ Logistic(0, 1): the sign is the label, which makes it exactly
+Ber(sigmoid(r*(A) - r*(B))), and the size is how strong the preference feels, 1 (slight: under 1) to 3 (4 or more), as
+such tools ask. So the strength is as noisy as the label. The blemishes are planted on purpose, for real exports have
+them: an empty answer, records exported twice, a tie, the same pair labelled both ways, a line cut in two.
 """
 
 import json
@@ -16,7 +19,8 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
-from stages import annotator, sampling
+from stages.sampling import engine
+from stages.signals import annotator
 
 HERE = Path("data/raw/quickstart")
 TEMPERATURES = [1.0, 0.7, 1.0, 0.7]
@@ -30,7 +34,7 @@ def chosen_prompts() -> list[dict]:
     return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text().splitlines()]
 
 
-def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: random.Random) -> dict:
+def record(number: int, row: dict, a: engine.Sample, b: engine.Sample, rng: random.Random) -> dict:
     """One labelled pair in the tool's form. The prompt that r* reads is what the users said."""
     said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
     golds = [annotator.gold_reward(said, s.completion, s.finished) for s in (a, b)]
@@ -39,8 +43,15 @@ def record(number: int, row: dict, a: sampling.Sample, b: sampling.Sample, rng: 
     return {
         "id": number,
         "conversation": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]],
-        "responses": {k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"} for k, s in (("A", a), ("B", b))},
-        "annotation": {"annotator": "simulated", "choice": "A" if perceived > 0 else "B", "strength": strength(perceived)},
+        "responses": {
+            k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"}
+            for k, s in (("A", a), ("B", b))
+        },
+        "annotation": {
+            "annotator": "simulated",
+            "choice": "A" if perceived > 0 else "B",
+            "strength": strength(perceived),
+        },
     }
 
 
@@ -55,7 +66,9 @@ def strength(perceived: float) -> int:
 
 
 def blemish(records: list[dict]) -> list[str]:
-    """The records as lines, with the faults of a real export among them; each fault is a record of its own, so no label is lost."""
+    """The records as lines, with the faults of a real export among them; each fault is a record of its own, so no
+    label is lost.
+    """
     strong = [r for r in records if r["annotation"]["strength"] > 1]
     copies = [json.loads(json.dumps(strong[i])) for i in (3, 40, 77, 110, 150)]
     copies[0]["responses"]["B"]["text"] = "  "
@@ -71,8 +84,12 @@ def blemish(records: list[dict]) -> list[str]:
 
 def main() -> None:
     prompts, rng = chosen_prompts(), random.Random(SEED)
-    requests = [sampling.Request(row["messages"], t, sampling.row_seed(SEED, row["id"], k)) for row in prompts for k, t in enumerate(TEMPERATURES)]
-    samples, speed = sampling.sample(Path("models/base"), requests, MAX_NEW_TOKENS, "float32", SEED, RUNTIME)
+    requests = [
+        engine.Request(row["messages"], t, engine.row_seed(SEED, row["id"], k))
+        for row in prompts
+        for k, t in enumerate(TEMPERATURES)
+    ]
+    samples, speed = engine.sample(Path("models/base"), requests, MAX_NEW_TOKENS, "float32", SEED, RUNTIME)
     records = []
     for i, row in enumerate(prompts):
         four = samples[4 * i : 4 * i + 4]

@@ -28,10 +28,13 @@ KINDS = [  # each asks for something that fits in about fifty words; a third car
     "Summarise what you know about {t} in no more than 25 words.",
     "Suggest a question a curious person may ask about {t}, then answer it.",
 ]
-FOLLOW_UPS = ["Thanks. Now put that as a bulleted list of three points.", "Can you say that more simply, in two sentences?"]
+FOLLOW_UPS = [
+    "Thanks. Now put that as a bulleted list of three points.",
+    "Can you say that more simply, in two sentences?",
+]
 PER_TOPIC = 7
 ANNOTATED, SEED = 170, 2405
-TOPICS = list(json.loads(Path("stages/annotator_topics.json").read_text()))
+TOPICS = list(json.loads(Path("stages/signals/annotator_topics.json").read_text()))
 
 
 def phrase(kind: str, topic: str) -> str:
@@ -40,13 +43,18 @@ def phrase(kind: str, topic: str) -> str:
 
 
 def single(topic_index: int, k: int) -> list[dict]:
-    """The k-th request of a topic: kinds are dealt in turn, so that neighbours differ and every kind meets many topics."""
+    """The k-th request of a topic: kinds are dealt in turn, so that neighbours differ and every kind meets many
+    topics.
+    """
     kind = KINDS[(topic_index * PER_TOPIC + k) % len(KINDS)]
     return [{"role": "user", "content": phrase(kind, TOPICS[topic_index])}]
 
 
 def multi(topic_index: int) -> list[dict]:
-    topic, first = TOPICS[topic_index], ", ".join(json.loads(Path("stages/annotator_topics.json").read_text())[TOPICS[topic_index]][:3])
+    topic, first = (
+        TOPICS[topic_index],
+        ", ".join(json.loads(Path("stages/signals/annotator_topics.json").read_text())[TOPICS[topic_index]][:3]),
+    )
     return [
         {"role": "user", "content": f"What comes to mind when you think of {topic}?"},
         {"role": "assistant", "content": f"When I think of {topic}, I think of things like {first}."},
@@ -57,11 +65,18 @@ def multi(topic_index: int) -> list[dict]:
 def main() -> None:
     rows = [(f"{i:02d}-{k}", single(i, k)) for i in range(len(TOPICS)) for k in range(PER_TOPIC)]
     rows += [(f"{i:02d}-m", multi(i)) for i in range(0, len(TOPICS), 3)]
-    lines = [json.dumps({"id": f"qs-{name}", "messages": messages}, ensure_ascii=False) for name, messages in sorted(rows)]
+    lines = [
+        json.dumps({"id": f"qs-{name}", "messages": messages}, ensure_ascii=False) for name, messages in sorted(rows)
+    ]
     annotated = random.Random(SEED).sample(lines, ANNOTATED)
-    for file, part in (("to_annotate.jsonl", annotated), ("prompts.jsonl", [line for line in lines if line not in set(annotated)])):
+    for file, part in (
+        ("to_annotate.jsonl", annotated),
+        ("prompts.jsonl", [line for line in lines if line not in set(annotated)]),
+    ):
         Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n")
-    print(f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds, {ANNOTATED} of them to annotate")
+    print(
+        f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds, {ANNOTATED} of them to annotate"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Seen by every Python process when this folder is on PYTHONPATH: what a stage's seconds go to, one JSON line per stage in $STAGE_SECONDS.
+"""Seen by every Python process when this folder is on PYTHONPATH: what a stage's seconds go to, one JSON line per
+stage in $STAGE_SECONDS.
 
-`imports` is time in outermost import statements, `load` in PreTrainedModel.from_pretrained and vllm.LLM(), without the imports they make.
+`imports` is time in outermost import statements, `load` in PreTrainedModel.from_pretrained and vllm.LLM(), without the
+imports they make.
 """
 
 import atexit
@@ -72,8 +74,8 @@ def started() -> float:
 
 
 def write() -> None:
-    if os.getpid() == PROCESS and "stages.run" in sys.orig_argv:
-        stage = sys.orig_argv[sys.orig_argv.index("stages.run") + 1]
+    if os.getpid() == PROCESS and "stages.guard.run" in sys.orig_argv:
+        stage = sys.orig_argv[sys.orig_argv.index("stages.guard.run") + 1]
         line = {"stage": stage, "total": time.clock_gettime(time.CLOCK_BOOTTIME) - started(), **SPENT}
         with open(os.environ["STAGE_SECONDS"], "a") as file:
             file.write(json.dumps(line) + "\n")

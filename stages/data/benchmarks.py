@@ -1,0 +1,47 @@
+"""Collect the phrases of the evaluation sets in use, so that `filter` keeps their prompts out of the training data.
+
+Reads   raw: a folder of .jsonl or .jsonl.gz files, one evaluation set each; of every object the first of FIELDS that
+        it has
+Writes  phrases: phrase (uint64), sorted, each once; the number of words of a phrase stands in the file's metadata
+Params  benchmarks.words of a phrase
+Source  phrases of 13 words: Brown et al. 2020 (GPT-3), appendix C; they are compared with prompts only
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.data import overlap, releases
+
+FIELDS = ["prompt", "question", "instruction", "text", "turns"]
+
+
+def texts(file: Path) -> list[str]:
+    """The questions of one set. Raises ValueError for an object without one."""
+    found = []
+    for first, lines in releases.chunks(file):
+        for number, line in enumerate(lines, first):
+            record = releases.parsed(line) or {}
+            question = next((record[field] for field in FIELDS if record.get(field)), None)
+            if question is None:
+                raise ValueError(
+                    f"{file}:{number}: no object with one of the fields {FIELDS}: {line[:80]!r}; name the field so, or mend the line"
+                )
+            found += question if isinstance(question, list) else [question]
+    return found
+
+
+def main(params: Any, raw: Path, *, phrases: Path) -> None:
+    words = params.benchmarks.words
+    sets = {file.name: texts(file) for file in sorted(raw.rglob("*")) if file.name.endswith((".jsonl", ".jsonl.gz"))}
+    found = [overlap.phrases(pl.Series(questions, dtype=pl.String), words)[1] for questions in sets.values()]
+    unique = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+    schema = pa.schema([("phrase", pa.uint64())], metadata={"words": str(words)})
+    pq.write_table(pa.table({"phrase": unique}, schema=schema), phrases)
+    print(
+        f"benchmarks: {len(sets)} evaluation sets, {sum(map(len, sets.values())):,} questions, {len(unique):,} phrases of {words} words"
+    )

@@ -1,0 +1,171 @@
+"""The one form that all sets of preferences share, and what the modules of stages/sources build it with.
+
+A source is a function from a batch of raw rows to a frame with SCHEMA's columns but `source`, and `drop`: the rule
+that refuses the row, or null. It judges only what its release defines as no pair; what no release should hold (empty
+turns, duplicates, ...) is the filter's business.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from stages.data import releases
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("prompt", releases.MESSAGES),
+        ("chosen", releases.MESSAGES),
+        ("rejected", releases.MESSAGES),
+    ]
+    + [
+        ("margin", pa.float64())
+    ]  # chosen's score less rejected's, in the source's own unit; 0 is a tie, null where no score is known
+    + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
+)
+Pairs = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def stored(file: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a set or a mix, a batch at a time."""
+    return pq.ParquetFile(file, pre_buffer=False).iter_batches(releases.BATCH)
+
+
+def message(role: str, content: pl.Expr) -> pl.Expr:
+    """A list of one message."""
+    return pl.concat_list(pl.struct(pl.lit(role).alias("role"), content.alias("content")))
+
+
+def first_rule(**rules: pl.Expr) -> pl.Expr:
+    """The name of the first rule that holds, null where none does: a `drop` column."""
+    return pl.coalesce(*(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()), pl.lit(None, pl.String))
+
+
+def answer(side: str) -> pl.Expr:
+    return pl.col(side).list.last().struct.field("content").str.strip_chars()
+
+
+def broken(*sides: str) -> dict[str, pl.Expr]:
+    """Rules that a conversation breaks, `prompt` and the answers together: an empty turn, a NUL, roles that do not
+    alternate.
+    """
+    content, role = pl.element().struct.field("content"), pl.element().struct.field("role")
+    empty = pl.col("prompt").list.eval((content.str.strip_chars() == "").fill_null(True)).list.any().fill_null(True)
+    nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
+    for side in sides:
+        empty, nul = (
+            empty | (answer(side) == "").fill_null(True),
+            nul | answer(side).str.contains("\0", literal=True).fill_null(False),
+        )
+    roles = pl.col("prompt").list.eval(role.filter(role.ne_missing("system")).fill_null("?")).list.join(" ")
+    alternating = pl.concat_str(pl.lit(" "), roles).str.contains("^( user assistant)* user$")
+    return {"empty_turn": empty, "nul_character": nul, "broken_alternation": ~alternating.fill_null(False)}
+
+
+TURN = "\ue000"  # of the private use area: stands before every turn while a transcript is cut
+
+
+def turns(transcript: pl.Expr) -> pl.Expr:
+    """A transcript "\\n\\nHuman: ...\\n\\nAssistant: ..." as a list: what stands before the first turn, then each turn
+    as H or A and its text.
+    """
+    marked = transcript.str.replace_all("\n\nHuman:", f"{TURN}H", literal=True).str.replace_all(
+        "\n\nAssistant:", f"{TURN}A", literal=True
+    )
+    return marked.str.split(TURN)
+
+
+def messages(turns: pl.Expr) -> pl.Expr:
+    """Turns as messages."""
+    turn = pl.element()
+    role = pl.when(turn.str.starts_with("H")).then(pl.lit("user")).otherwise(pl.lit("assistant"))
+    return turns.list.eval(pl.struct(role.alias("role"), turn.str.slice(1).str.strip_chars().alias("content")))
+
+
+def all_pairs(name: str, answers: pl.DataFrame) -> pl.DataFrame:
+    """Every two answers to one prompt, the higher score chosen: from `row`, `prompt` (messages), `k` (the answer's
+    number), `text`, `score` (null: not rated).
+
+    A prompt with fewer than two answers is one row with a drop of that name; a tie has margin 0 and is the filter's.
+    """
+    both = answers.join(answers.drop("prompt"), on="row", suffix="_b", maintain_order="left_right").filter(
+        pl.col("k") < pl.col("k_b")
+    )
+    first = pl.col("score") >= pl.col("score_b")
+    better, worse = (pl.when(side).then("text").otherwise("text_b") for side in (first, ~first))
+    made = both.select(
+        id=pl.format(f"{name}-{{}}-{{}}-{{}}", "row", "k", "k_b"), prompt="prompt", chosen=message("assistant", better), rejected=message("assistant", worse),
+        margin=(pl.col("score") - pl.col("score_b")).abs(), chosen_finished=True, rejected_finished=True,
+        drop=first_rule(not_rated=pl.col("score").is_null() | pl.col("score_b").is_null()),
+    )  # fmt: skip
+    single = answers.join(both, on="row", how="anti").unique("row", keep="first", maintain_order=True)
+    none = pl.lit(None, made.schema["chosen"])
+    alone = single.select(
+        id=pl.format(f"{name}-{{}}", "row"), prompt="prompt", chosen=none, rejected=none, margin=pl.lit(None, pl.Float64),
+        chosen_finished=True, rejected_finished=True, drop=pl.lit("too_few_answers"),
+    )  # fmt: skip
+    return pl.concat([made, alone])
+
+
+def prepare(
+    release: releases.Release,
+    frames: releases.Batches,
+    pairs: Pairs,
+    name: str,
+    raw: Path,
+    preferences: Path,
+    metrics: Path,
+) -> None:
+    """Write the pairs that `pairs` makes of the raw rows, and the account; `name` is the set's in the mix.
+
+    Raises ValueError where there is no pair.
+    """
+    read, out, drops = 0, 0, Counter()
+    with (
+        pq.ParquetWriter(preferences, SCHEMA) as writer,
+        tqdm(desc=f"prepare {name}", unit="row", unit_scale=True) as bar,
+    ):
+        for frame, unread in frames:
+            bar.update(len(frame))
+            try:
+                made = pairs(frame)
+            except ValueError as error:
+                raise ValueError(f"{raw}: {error}") from error
+            kept = made.filter(pl.col("drop").is_null()).with_columns(pl.lit(name).alias("source")).select(SCHEMA.names)
+            read, out, drops = (
+                read + len(frame) + unread.total(),
+                out + len(kept),
+                drops + unread + Counter(made["drop"].drop_nulls().to_list()),
+            )
+            writer.write_table(kept.to_arrow().cast(SCHEMA))
+    if not out:
+        raise ValueError(f"{raw}: {read:,} rows of {release.name}, no pair; drops {dict(drops)}")
+    metrics.write_text(
+        json.dumps(
+            account(release, raw)
+            | {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops},
+            indent=2,
+        )
+        + "\n"
+    )
+    print(f"prepare {name}: {read:,} rows -> {out:,} pairs, drops {dict(drops)}")
+
+
+def account(release: releases.Release, raw: Path) -> dict[str, Any]:
+    """Where the rows come from, for the audit."""
+    pins = [releases.read_pin(file) for file in releases.files(raw) if file.suffix == ".json"] or [
+        {"dataset": str(raw)}
+    ]
+    told = {
+        name: " + ".join(dict.fromkeys(pin[name] for pin in pins if pin.get(name))) or None
+        for name in ("dataset", "revision", "licence")
+    }
+    return told | {"paper_pairs": release.pairs, "differs": release.differs}

@@ -1,0 +1,273 @@
+"""Read a raw release in batches: of preferences, demonstrations, prompts or evaluation questions.
+
+A raw release is a file or a folder of .parquet, .jsonl or .jsonl.gz, or a JSON pin of a hub data set, or a folder of
+pins:
+    {"dataset": "Anthropic/hh-rlhf", "data_dirs": ["helpful-base"], "split": "train", "revision": "<40-digit commit>",
+    "licence": "mit"}
+
+A field that is gone or of another type, a file that is cut off, a hub that does not answer are errors; a line that is
+no object is a drop, `not_json`.
+"""
+
+import gzip
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet as pq
+
+BATCH = 20_000  # rows
+ROWS = (".parquet", ".jsonl", ".jsonl.gz")
+CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+Batches = Iterator[tuple[pl.DataFrame, Counter]]
+
+
+class Release(NamedTuple):
+    """What a source knows of its raw set before reading it; `pairs` is the count of the paper's Table 5, `differs` why
+    ours is another, if it is.
+    """
+
+    name: str
+    fields: pa.Schema
+    pairs: int | None = None
+    differs: str = ""
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column can stand for the declared one: more struct fields and wider numbers are welcome."""
+    if pa.types.is_struct(wanted):
+        return pa.types.is_struct(found) and all(
+            found.get_field_index(f.name) >= 0 and fits(found.field(f.name).type, f.type) for f in wanted.fields
+        )
+    if pa.types.is_list(wanted):
+        return (pa.types.is_list(found) or pa.types.is_large_list(found)) and fits(found.value_type, wanted.value_type)
+    families = [pa.types.is_boolean, is_text, pa.types.is_integer]
+    numbers = pa.types.is_floating(wanted) and (pa.types.is_floating(found) or pa.types.is_integer(found))
+    return numbers or pa.types.is_null(found) or any(family(found) and family(wanted) for family in families)
+
+
+def check_fields(release: Release, found: pa.Schema, where: str) -> None:
+    """Raise ValueError for a field that is gone or of another type."""
+    for field in release.fields:
+        if found.get_field_index(field.name) < 0:
+            raise ValueError(
+                f"{where}: {release.name} has no field {field.name!r}, only {found.names}; its form has changed, pin the revision that had it"
+            )
+        if not fits(found.field(field.name).type, field.type):
+            raise ValueError(
+                f"{where}: {release.name}.{field.name} is {found.field(field.name).type}, not {field.type}; pin the revision in which it was"
+            )
+
+
+def read_pin(raw: Path) -> dict:
+    """A pin. Raises ValueError unless it names data set, split and a 40-digit commit."""
+    pin = json.loads(raw.read_text())
+    if not isinstance(pin, dict):
+        raise ValueError(f"{raw}: is no pin of a hub data set; rows come as .jsonl, .jsonl.gz or .parquet")
+    if not re.fullmatch(r"[0-9a-f]{40}", pin.get("revision") or "") or not pin.get("dataset") or not pin.get("split"):
+        raise ValueError(
+            f"{raw}: {pin} must name dataset, split and the 40-digit commit as revision, so that the run can be repeated; pin it"
+        )
+    return pin
+
+
+def hub_batches(release: Release, raw: Path) -> Iterator[pa.Table]:
+    """The pinned data set, memory-mapped. Raises ValueError where the hub cannot be reached."""
+    pin = read_pin(raw)
+    import datasets
+
+    for folder in pin.get("data_dirs") or [None]:
+        try:
+            rows = datasets.load_dataset(
+                pin["dataset"],
+                pin.get("config"),
+                data_dir=folder,
+                data_files=pin.get("data_files"),
+                split=pin["split"],
+                revision=pin["revision"],
+            )
+        except OSError as error:  # no route, no such name, a hub that answers 500
+            raise ValueError(
+                f"{raw}: {pin['dataset']} at {pin['revision']} cannot be fetched ({' '.join(str(error).split())[:200]}); go online, or download it "
+                f"elsewhere and name its folder of .parquet or .jsonl files as this set's raw in params.yaml"
+            ) from error
+        assert isinstance(rows, datasets.Dataset)
+        check_fields(release, rows.features.arrow_schema, f"{pin['dataset']} at {pin['revision']}")
+        yield from rows.select_columns(release.fields.names or rows.column_names).with_format("arrow").iter(BATCH)
+
+
+def parquet_batches(release: Release, file: Path) -> Iterator[pa.Table]:
+    try:
+        content = pq.ParquetFile(
+            file, pre_buffer=False
+        )  # what is buffered stays in memory until the file is closed: 1.4 KB a row
+        check_fields(release, content.schema_arrow, str(file))
+        for batch in content.iter_batches(BATCH, columns=release.fields.names):
+            yield pa.table(batch)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(
+            f"{file}: not a whole parquet file ({' '.join(str(error).split())[:200]}); fetch it again"
+        ) from error
+
+
+def chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """(number of the first line, lines) of a JSONL file, about CHUNK bytes at a time.
+
+    Raises ValueError for a file that is cut off.
+    """
+    number, last = 1, b"\n"
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            while lines := stream.readlines(CHUNK):
+                yield number, lines
+                number, last = number + len(lines), lines[-1]
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{file}: {error}; the file is cut off or damaged, copy it again") from error
+    if not last.endswith(b"\n") and not parsed(last):
+        raise ValueError(
+            f"{file}: the last line has no end, the file is cut off; copy it again (it has {number - 1:,} lines)"
+        )
+
+
+def parsed(line: bytes) -> dict | None:
+    """One line as an object; None where it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -> tuple[pa.Table, Counter]:
+    """The slow way, for a chunk with a bad line: lines that are no UTF-8 or no object are drops, a field of another
+    type is an error with its line.
+    """
+    drops, records = Counter(), []
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        record = parsed(line)
+        if record is None:
+            drops["not_json"] += 1
+            continue
+        try:
+            records.append(pa.Table.from_pylist([record], release.fields))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
+            raise ValueError(
+                f"{file}:{number}: {release.name}: {' '.join(str(error).split())[:200]}; mend or delete the line"
+            ) from error
+    return pa.concat_tables(records or [release.fields.empty_table()]), drops
+
+
+def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Counter]]:
+    options = pyarrow.json.ParseOptions(explicit_schema=release.fields, unexpected_field_behavior="ignore")
+    for first, lines in chunks(file):
+        known = opening(lines) if first == 1 else {}
+        gone = [name for name in release.fields.names if first == 1 and name not in known]
+        if gone:
+            raise ValueError(
+                f"{file}: {release.name} has no field {gone[0]!r}, only {list(known)}; its form has changed, or this is another file"
+            )
+        text = b"".join(lines)
+        try:
+            text.decode()
+            yield (
+                pyarrow.json.read_json(
+                    pa.BufferReader(text), pyarrow.json.ReadOptions(block_size=len(text) + 1), options
+                ),
+                Counter(),
+            )
+        except (UnicodeDecodeError, pa.ArrowInvalid):
+            yield line_by_line(release, file, first, lines)
+
+
+def files(raw: Path) -> list[Path]:
+    """The release's files, by name, or its pins where it has no rows of its own.
+
+    Raises ValueError where there is nothing that can be read.
+    """
+    found = [raw] if raw.is_file() else sorted(f for f in raw.rglob("*") if f.is_file())
+    rows, pins = [f for f in found if f.name.endswith(ROWS)], [f for f in found if f.suffix == ".json"]
+    if bool(rows) == bool(pins):
+        raise ValueError(
+            f"{raw}: {len(rows)} files of {', '.join(ROWS)} and {len(pins)} .json pins; name a file, a folder of files or a folder of pins"
+        )
+    return rows or pins
+
+
+def name(raw: Path, file: Path) -> str:
+    """What a file of a release is called: its path in the release's folder, less its ending."""
+    path = file.name if file == raw else str(file.relative_to(raw))
+    return re.sub(r"(\.jsonl\.gz|\.jsonl|\.parquet|\.json)$", "", path)
+
+
+def opening(lines: list[bytes]) -> dict:
+    """Every field of these objects, with its first value that is neither null nor empty."""
+    found: dict = {}
+    for record in filter(None, map(parsed, lines)):
+        found |= {name: value for name, value in record.items() if found.get(name) in (None, [], "")}
+    return found
+
+
+def peek(raw: Path) -> pa.Schema:
+    """The fields of the release's first file, or of the pinned data set.
+
+    Raises ValueError where no line is an object.
+    """
+    first = files(raw)[0]
+    if first.suffix == ".json":
+        return next(hub_batches(Release(str(raw), pa.schema([])), first)).schema
+    if first.suffix == ".parquet":
+        try:
+            return pq.read_schema(first)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(
+                f"{first}: not a whole parquet file ({' '.join(str(error).split())[:200]}); fetch it again"
+            ) from error
+    record = next((opening(lines) for _, lines in chunks(first)), {})
+    if not record:
+        raise ValueError(f"{first}: no line is a JSON object; is this the right file?")
+    try:
+        return pa.Table.from_pylist([record]).schema
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"{first}: a field has values of several types ({' '.join(str(error).split())[:200]}); mend the file"
+        ) from error
+
+
+def batches(release: Release, raw: Path) -> Batches:
+    """Frames of the release's fields and `row`, the number of the raw row, and what could not be read, by name."""
+    row = 0
+    for table, drops in tables(release, raw):
+        frame = pl.DataFrame(pl.from_arrow(table)).with_row_index("row", row)
+        row += len(frame)
+        yield frame, drops
+
+
+def tables(release: Release, raw: Path) -> Iterator[tuple[pa.Table, Counter]]:
+    for file in files(raw):
+        if file.name.endswith((".jsonl", ".jsonl.gz")):
+            yield from jsonl_batches(release, file)
+        else:
+            yield from (
+                (table, Counter())
+                for table in (parquet_batches if file.suffix == ".parquet" else hub_batches)(release, file)
+            )
+
+
+def whole(frames: Batches) -> Batches:
+    """All batches as one, for a rule that looks at more than one raw row."""
+    every = list(frames)
+    yield pl.concat([frame for frame, _ in every]), sum((drops for _, drops in every), Counter())

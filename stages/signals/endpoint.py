@@ -1,0 +1,160 @@
+"""Ask a judge behind an OpenAI-compatible endpoint, and keep every answer that was paid for.
+
+Answers are appended to .scratch/judge/<served model>.jsonl as they come, under a hash of the whole request: a run that
+died, or whose endpoint gave up half-way, asks only what is not there yet. The key comes from the environment
+(JUDGE_API_KEY, or OPENAI_API_KEY).
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+JOURNAL = Path(".scratch/judge")
+MOST_UNANSWERED = (
+    0.02  # share of the questions that may stay without an answer, after all retries, before the stage gives up
+)
+RETRIES, TIMEOUT = (
+    4,
+    120.0,
+)  # of one request: the client waits longer each time, or as long as the endpoint says; seconds
+
+
+class BadResponse(Exception):
+    """The endpoint answered, but not in the form that was agreed."""
+
+
+def verdict(answer: dict) -> float | None:
+    """P(A) from the log-probabilities of the first token where they are there, else 1 or 0 from the text; None for an
+    answer that is neither.
+    """
+    weights = {"A": 0.0, "B": 0.0}
+    for token, logprob in answer["tokens"]:
+        if token.strip() in weights:
+            weights[token.strip()] += math.exp(logprob)
+    if sum(weights.values()):
+        return weights["A"] / sum(weights.values())
+    found = re.match(
+        r"\W*(?:answer |response )?([AB])(?:\W*$|\W+is\b)", answer["text"], re.IGNORECASE
+    )  # not the article: "A good answer ..."
+    return None if found is None else float(found[1].upper() == "A")
+
+
+def simplified(response: Any) -> dict:
+    """What counts of a response: the text, and the likely first tokens.
+
+    Raises BadResponse for one that is no chat completion.
+    """
+    try:
+        choice = response.choices[0]
+        first = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
+        return {"text": choice.message.content or "", "tokens": [(t.token, t.logprob) for t in first]}
+    except (AttributeError, IndexError, TypeError) as error:
+        raise BadResponse(f"a response that is no chat completion: {str(response)[:80]!r}") from error
+
+
+def journal(path: Path) -> dict[str, dict]:
+    """Answers by the hash of their request; a last line that was cut off by a kill is left out."""
+    known = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+            known[entry["request"]] = entry["answer"]
+        except (json.JSONDecodeError, KeyError):
+            continue
+    return known
+
+
+def answered(body: dict, client: Any) -> dict:
+    """One request. Raises ValueError at once where no retry can help, openai's own error where the retries were used
+    up.
+    """
+    import openai
+
+    try:
+        return simplified(client.chat.completions.create(**body))
+    except (
+        openai.AuthenticationError,
+        openai.PermissionDeniedError,
+        openai.NotFoundError,
+        openai.BadRequestError,
+    ) as error:
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{client.base_url} refuses the judge {body['model']}: {told}; mend runtime.judge_url, judge.served or the key"
+        ) from error
+
+
+class Keeper:
+    """Appends answers to the journal, from several threads, each on disk before the next question is asked."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+        self.file, self.lock = path.open("a"), threading.Lock()
+        self.file.write("" if whole else "\n")
+
+    def keep(self, name: str, answer: dict) -> None:
+        with self.lock:
+            self.file.write(json.dumps({"request": name, "answer": answer}) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+
+
+def asker(
+    served: str, top_logprobs: int, runtime: Any, render: Callable[[Any], str]
+) -> Callable[[list[Any]], list[float | None]]:
+    """A function from questions to P(A); None where the answer could not be read.
+
+    Raises ValueError where too many stay unanswered.
+    """
+    import openai
+
+    key = os.environ.get("JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+    client = openai.OpenAI(base_url=runtime.judge_url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT)
+    path = JOURNAL / f"{re.sub(r'[^A-Za-z0-9.-]', '_', served)}.jsonl"
+    known, keeper = journal(path), Keeper(path)
+
+    def request(question: Any) -> dict:
+        logprobs = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
+        return {
+            "model": served,
+            "messages": [{"role": "user", "content": render(question)}],
+            "temperature": 0.0,
+            "max_tokens": 4,
+            "seed": 0,
+        } | logprobs
+
+    def ask(questions: list[Any]) -> list[float | None]:
+        bodies = [request(q) for q in questions]
+        names = [hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies]
+        failures: list[str] = []
+        missing = {name: body for name, body in zip(names, bodies, strict=True) if name not in known}
+
+        def fetch(name: str) -> None:
+            try:
+                known[name] = answered(missing[name], client)
+                keeper.keep(name, known[name])
+            except (openai.APIError, BadResponse, json.JSONDecodeError) as error:
+                failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
+            if len(failures) > MOST_UNANSWERED * len(questions):
+                told = f"{len(failures)} of {len(questions)} questions got no answer from {runtime.judge_url} ({failures[-1]})"
+                raise ValueError(f"{told}; {len(known)} answers are kept in {path}, run again to ask only the others")
+
+        with ThreadPoolExecutor(runtime.judge_connections) as pool:
+            try:
+                list(tqdm(pool.map(fetch, missing), total=len(missing), desc="judge", unit="question"))
+            except ValueError:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [verdict(known[name]) if name in known else None for name in names]
+
+    return ask

@@ -1,0 +1,6 @@
+"""What a person runs: profiles, the reader's proof, a reward model of yours, an adapter, the ablations.
+
+Holds     commands
+Must not  be imported by a stage
+An edit   reruns the fingerprint and nothing else
+"""

@@ -1,0 +1,93 @@
+"""Score a reward model of your own on RewardBench, or on any judged pairs, in one command.
+
+    python -m stages.tools.rate path/to/model data/raw/reward_bench
+    python -m stages.tools.rate owner/model@<40-digit commit> path/to/pairs.jsonl
+
+Writes  nothing; prints Table 1 with the paper's rows, and every subset with its interval. `dtype` and `runtime` are
+        those of params.yaml.
+"""
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from stages.evaluation import html_pages, reward_bench, signal, signal_report
+from stages.guard import params
+from stages.signals import pairs_as_candidates
+from stages.signals.scorers import reward_model
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model"]  # no pickle is ever fetched
+
+
+def folder(name: str) -> Path:
+    """The model's folder, fetched from the hub where it is none here.
+
+    Raises ValueError for a hub model without a commit, or out of reach.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    import huggingface_hub
+
+    owner, _, commit = name.partition("@")
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise ValueError(
+            f"{name}: is no folder here, and as a hub model it needs its commit, so that the number can be repeated: {owner}@<40 digits>"
+        )
+    try:
+        return Path(huggingface_hub.snapshot_download(owner, revision=commit, allow_patterns=WANTED))
+    except OSError as error:
+        raise ValueError(
+            f"{name}: cannot be fetched ({' '.join(str(error).split())[:160]}); download it elsewhere and name its folder"
+        ) from error
+
+
+def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any]:
+    """Accuracies by section and subset, through the same stages as the pipeline's own signals.
+
+    Raises ValueError where there is no pair.
+    """
+    pairs, candidates, scores = (scratch / f"{name}.parquet" for name in ("pairs", "candidates", "scores"))
+    reward_bench.main(settings, raw, pairs=pairs, account=scratch / "account.json")
+    pairs_as_candidates.main(settings, pairs, candidates=candidates)
+    reward_model.main(settings, model, candidates, scores=scores)
+    rows, _ = signal.judged(pq.read_table(pairs).to_pylist(), pq.read_table(scores).to_pylist())
+    if not rows:
+        raise ValueError(
+            f"{raw}: holds no judged pairs; put RewardBench's files there, or name a file of prompt, chosen, rejected"
+        )
+    return signal.on_bench(rows, 0.95)
+
+
+def told(name: str, found: dict[str, Any]) -> str:
+    """Two tables: the sections beside the paper's rows, and the subsets."""
+    row = {
+        column: signal_report.section({"reward_bench": found}, c)
+        for c, column in signal_report.COLUMNS.items()
+        if c in found["sections"]
+    }
+    subsets = [[subset, str(fact["pairs"]), signal_report.share(fact)] for subset, fact in found["subsets"].items()]
+    table = html_pages.markdown(["reward model", *row], [[name, *row.values()], *signal_report.published(list(row))])
+    return f"{table}\n{html_pages.markdown(['subset', 'pairs', 'accuracy in % [95 %]'], subsets)}"
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(
+            "rate: python -m stages.tools.rate <model folder, or owner/model@commit> <file or folder of judged pairs>"
+        )
+    try:
+        whole = params.load(Path("params.yaml"))
+        settings = SimpleNamespace(dtype=whole.dtype, runtime=whole.runtime)
+        with tempfile.TemporaryDirectory() as scratch:
+            print("\n" + told(sys.argv[1], rated(folder(sys.argv[1]), Path(sys.argv[2]), settings, Path(scratch))))
+    except ValueError as error:
+        sys.exit(f"rate: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()
