@@ -188,16 +188,16 @@ SIGNALS = Literal[
 class Signals(Section):
     """In use where the list holds the signal's own name: DVC makes no stage of an empty list."""
 
-    reward_model: list[Literal["reward_model"]]
-    preference_model: list[Literal["preference_model"]]
-    judge: list[Literal["judge"]]
-    self_judge: list[Literal["self_judge"]]
-    ensemble: list[Literal["ensemble"]]
-    implicit: list[Literal["implicit"]]
-    refreshed: list[Literal["refreshed"]]
-    bag_of_words: list[Literal["bag_of_words"]]
-    longer: list[Literal["longer"]]
-    side_by_side: list[Literal["all"]]
+    reward_model: Annotated[list[Literal["reward_model"]], Field(max_length=1)]
+    preference_model: Annotated[list[Literal["preference_model"]], Field(max_length=1)]
+    judge: Annotated[list[Literal["judge"]], Field(max_length=1)]
+    self_judge: Annotated[list[Literal["self_judge"]], Field(max_length=1)]
+    ensemble: Annotated[list[Literal["ensemble"]], Field(max_length=1)]
+    implicit: Annotated[list[Literal["implicit"]], Field(max_length=1)]
+    refreshed: Annotated[list[Literal["refreshed"]], Field(max_length=1)]
+    bag_of_words: Annotated[list[Literal["bag_of_words"]], Field(max_length=1)]
+    longer: Annotated[list[Literal["longer"]], Field(max_length=1)]
+    side_by_side: Annotated[list[Literal["all"]], Field(max_length=1)]
 
 
 class Generate(Section):
@@ -343,7 +343,7 @@ class Respond(Section):
 class Evaluate(Section):
     gold: Literal["quickstart", "none"]
     reads: Literal["measures", "judged_by"]
-    judge: list[Literal["judge"]]
+    judge: Annotated[list[Literal["judge"]], Field(max_length=1)]
     resamples: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
