@@ -20,8 +20,6 @@ PARAMS = Path("params.yaml")
 
 def put_in_use(text: str) -> str:
     """The text of params.yaml with the seven signals in use; comments stay."""
-    import io
-
     yaml = YAML()
     yaml.width = 200
     tree, out = yaml.load(text), io.StringIO()
