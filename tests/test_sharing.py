@@ -4,6 +4,7 @@ empty cache.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -143,13 +144,28 @@ def stored(store: Path, clone: Path, stage: str, file: str) -> tuple[Path, Path]
     return listing, next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
 
 
+OWN_WORDS = ["status", "push", "pull", "checkout", "gc --workspace --force", "metrics show", "exp show --no-pager"]
+"""What a colleague types first. Each must end well and find nothing to complain of."""
+
+
+def test_dvcs_own_words_are_clean_in_the_workspace_and_in_a_fresh_clone(mine, server):
+    run("dvc push", mine)
+    theirs = another_machine(mine, server, "theirs")
+    assert "fetched" in run("dvc pull", theirs)
+    for folder in (mine, theirs):
+        for words in OWN_WORDS:
+            said = run(f"dvc {words}", folder)
+            assert not re.search(r"error|warning|missing|deleted|modified|failed", said, re.IGNORECASE), (words, said)
+        assert "up to date" in run("dvc status", folder)
+        assert not run("git status --porcelain", folder)
+
+
 def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_its_inputs(mine, server):
     run("dvc push --run-cache", mine)
     theirs = another_machine(mine, server, "theirs")
     assert not stages_run(run("dvc --wait-for-lock repro --pull", theirs))
     assert (theirs / "metrics/table.md").read_text() == (mine / "metrics/table.md").read_text()
     assert "up to date" in run("dvc status", theirs)
-    assert "up to date" in run("dvc pull", theirs)
 
     small = another_machine(mine, server, "small")
     sub("stages/evaluation/report.py", '"wins over', '"won over')(small)

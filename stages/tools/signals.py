@@ -2,8 +2,8 @@
 
     python -m stages.tools.signals          (or: make signals)
 
-For the time of the run params.yaml has them in use; it is put back as it was, so that afterwards nothing is a stage that
-you did not ask for. The results stay: metrics/signals.md and .html in git, the scores in the cache.
+For the time of the run params.yaml has them in use; it is put back as it was, so that afterwards nothing is a stage
+that you did not ask for. The results stay: metrics/signals.md and .html in git, the scores in the cache.
 """
 
 import io
