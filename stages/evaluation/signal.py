@@ -1,8 +1,8 @@
 """Say how far one preference signal can be trusted: against the labels of held-out pairs, against r*, on RewardBench,
 and against mere length.
 
-Reads   name: the signal's; heldout, bench: pairs; heldout_scores, bench_scores: the signal's rewards of their sides;
-        candidates_scores: its rewards of n answers of pi_0 to each prompt
+Reads   name: the signal's; heldout, bench: pairs; judged: its rewards of their sides, the shards heldout.parquet and
+        reward_bench.parquet; sampled: shards of its rewards of n answers of pi_0 to each prompt
 Writes  metrics: accuracies, ties counted half, each with its number of pairs and Wilson's interval: against all labels
         and those of each set, margin and difference of length; the longer answer's beside it; calibration; RewardBench
         by subset and section; correlation with length; position bias. Pairs that the signal could not judge are
@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import reward_bench_sections
 from stages.signals import annotator
 
 
-def judged(pairs: list[dict], scored: list[dict]) -> tuple[list[dict], int]:
+def with_rewards(pairs: list[dict], scored: list[dict]) -> tuple[list[dict], int]:
     """Pairs with `reward` of (chosen, rejected), and how many had none.
 
     Raises ValueError where a pair was not given to the signal.
@@ -204,30 +205,28 @@ def main(
     params: Any,
     name: str,
     heldout: Path,
-    heldout_scores: Path,
     bench: Path,
-    bench_scores: Path,
-    candidates_scores: list[Path],
+    judged: Path,
+    sampled: Path,
     *,
     metrics: Path,
     curves: Path,
 ) -> None:
-    scored = {path: pq.read_table(path).to_pylist() for path in (heldout_scores, bench_scores, *candidates_scores)}
-    rows, unscored = judged(pq.read_table(heldout).to_pylist(), scored[heldout_scores])
-    benched, unscored_bench = judged(pq.read_table(bench).to_pylist(), scored[bench_scores])
+    sides = {part: pq.read_table(judged / f"{part}.parquet").to_pylist() for part in ("heldout", "reward_bench")}
+    rows, unscored = with_rewards(pq.read_table(heldout).to_pylist(), sides["heldout"])
+    benched, unscored_bench = with_rewards(pq.read_table(bench).to_pylist(), sides["reward_bench"])
     if not rows:
-        raise ValueError(
-            f"{name}: none of {unscored} held-out pairs has a verdict; look at {heldout_scores}, is the judge's answer ever A or B?"
-        )
+        told = f"{name}: none of {unscored} held-out pairs has a verdict"
+        raise ValueError(f"{told}; look at {judged}/heldout.parquet, is the judge's answer ever A or B?")
     stated = [probability(row, name, params) for row in rows]
     bins = reliability([p for p in stated if p is not None])
-    sampled = [row for path in candidates_scores for row in scored[path]]
-    lengths = length_bias(sampled)
+    answers = shards.read(sampled)
+    lengths = length_bias(answers)
     facts: dict[str, Any] = {"heldout": on_heldout(rows, bins, params), "unscored": unscored + unscored_bench}
     facts |= {"reward_bench": on_bench(benched, params.evaluate.confidence)} if benched else {}
     mean = round(fmean(fact["correlation"] for fact in lengths), 4) if lengths else None
     facts["length"] = {"correlation": mean, "prompts": len(lengths)}
-    facts |= {"verdicts": told} if (told := verdicts(scored[heldout_scores] + sampled)) else {}
+    facts |= {"verdicts": told} if (told := verdicts(sides["heldout"] + answers)) else {}
     metrics.write_text(json.dumps(facts, indent=2) + "\n")
     curves.write_text(json.dumps({"reliability": bins, "length": lengths}, indent=1) + "\n")
     labels = facts["heldout"]["labels"]
