@@ -49,10 +49,8 @@ def by_prompt(rows: list[dict], values: list[float]) -> dict[str, np.ndarray]:
         groups.setdefault(row["id"], {})[row["sample"]] = value
     if len({len(group) for group in groups.values()}) > 1:
         raise ValueError("prompts have unlike numbers of answers, best of n has no common N; generate again")
-    return {
-        name: np.array([group[sample] for sample in sorted(group)], np.float64)
-        for name, group in sorted(groups.items())
-    }
+    ordered = {name: [group[sample] for sample in sorted(group)] for name, group in sorted(groups.items())}
+    return {name: np.array(group, np.float64) for name, group in ordered.items()}
 
 
 def curve(rewards: dict[str, np.ndarray], worth: dict[str, np.ndarray], params: Any) -> list[dict[str, Any]]:
@@ -62,14 +60,9 @@ def curve(rewards: dict[str, np.ndarray], worth: dict[str, np.ndarray], params: 
     points, settings = [], (params.evaluate.resamples, params.evaluate.confidence, params.seed)
     for n in sizes(len(next(iter(worth.values())))):
         each = np.array([best_of(rewards[name], worth[name], n) for name in worth])
-        points.append(
-            {
-                "n": n,
-                "kl": round(log(n) - (n - 1) / n, 4),
-                "mean": round(float(each.mean()), 4),
-                "interval": bootstrap.interval(each, *settings),
-            }
-        )
+        bound, mean = log(n) - (n - 1) / n, float(each.mean())
+        interval = bootstrap.interval(each, *settings)
+        points.append({"n": n, "kl": round(bound, 4), "mean": round(mean, 4), "interval": interval})
     return points
 
 

@@ -2,6 +2,7 @@
 result.
 """
 
+import textwrap
 from typing import Any
 
 from stages.evaluation import html_pages
@@ -52,5 +53,9 @@ def picture(table: dict[str, Any], verdict: str, confidence: float) -> str:
     name = quantity(tests["pi0"])
     sure = f", {html_pages.percent(confidence)} intervals" if f"{name}_interval" in tests["pi0"] else ""
     return html_pages.render(
-        "overview.svg.jinja", quantity=QUANTITIES[name] + sure, points=points(tests, name), verdict=verdict
+        "overview.svg.jinja",
+        quantity=QUANTITIES[name] + sure,
+        points=points(tests, name),
+        verdict=verdict,
+        verdict_lines=textwrap.wrap(verdict, 110),
     )

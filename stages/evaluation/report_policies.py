@@ -94,7 +94,11 @@ def verdict(table: dict[str, Any], selected: str, confidence: float) -> str:
     """What the intervals allow to be said, in words: of the gold reward, or else of the judge's preference, where a
     half is neither way.
     """
-    n, told, sure = table[selected]["test"], f"Selected on validation: {label(selected)}", html_pages.percent(confidence)
+    n, told, sure = (
+        table[selected]["test"],
+        f"Selected on validation: {label(selected)}",
+        html_pages.percent(confidence),
+    )
     if "gain" in n:
         over_pi0, over_offline = n["gain_interval"], n["over_offline_interval"]
         by = f"paired {sure} intervals"

@@ -15,7 +15,6 @@ from typing import Any
 from stages.evaluation import monitors, policy_metrics
 
 
-
 def reasons(numbers: dict[str, float], params: Any) -> str:
     """What rules a policy out, in words; empty where nothing does."""
     caps = {"kl": params.select.max_kl, "tokens": params.select.max_tokens}
