@@ -1,4 +1,6 @@
-"""What the pages share: their frame and tables (templates/), Markdown tables, pictures that stand in the page itself."""
+"""What the pages share: their frame and tables (templates/), Markdown tables, and pictures that stand in the page
+itself.
+"""
 
 import io
 from collections.abc import Callable
@@ -36,8 +38,9 @@ def svg(draw: Callable[[Any], Any]) -> str:
     matplotlib.rcParams.update(stable | {"axes.spines.top": False, "axes.spines.right": False})
     from matplotlib import pyplot as plt
 
-    text = io.StringIO()
-    draw(plt).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    text, figure = io.StringIO(), draw(plt)
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 OF_GOLD = {"gold_gain": "gain", "win_rate_over_offline": "win_rate_over_offline"}
 OF_THE_JUDGE = {"judge_win_rate": "judge_win_rate", "judge_over_offline": "judge_over_offline"}
 OF_THE_PROXY = {"proxy_win_rate": "proxy_win_rate"}
-ALWAYS = {"kl": "kl", "tokens": "tokens", "finished": "finished"}
+ALWAYS = {"kl": "kl", "finished": "finished"}
 
 
 def headline(test: dict[str, Any]) -> dict[str, str]:
@@ -24,4 +24,5 @@ def numbers(test: dict[str, Any], selected: str, ranker: dict[str, Any]) -> dict
     scorer that ranked.
     """
     shown = {name: test[source] for name, source in (headline(test) | ALWAYS).items()}
-    return {"policy": selected} | shown | {"ranker_accuracy": ranker["heldout"]["labels"]["accuracy"]}
+    length = {"tokens": round(test["tokens"], 1)}
+    return {"policy": selected} | shown | length | {"ranker_accuracy": ranker["heldout"]["labels"]["accuracy"]}

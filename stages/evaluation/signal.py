@@ -99,9 +99,8 @@ def main(
     rows, unscored = with_rewards(pq.read_table(heldout).to_pylist(), scored[heldout_scores])
     benched, unscored_bench = with_rewards(pq.read_table(bench).to_pylist(), scored[bench_scores])
     if not rows:
-        raise ValueError(
-            f"{name}: none of {unscored} held-out pairs has a verdict; look at {heldout_scores}, is the judge's answer ever A or B?"
-        )
+        remedy = f"look at {heldout_scores}, is the judge's answer ever A or B?"
+        raise ValueError(f"{name}: none of {unscored} held-out pairs has a verdict; {remedy}")
     stated = [calibration.probability(row, name, params) for row in rows]
     bins = calibration.reliability([p for p in stated if p is not None])
     sampled = [row for path in candidates_scores for row in scored[path]]
@@ -114,6 +113,5 @@ def main(
     metrics.write_text(json.dumps(facts, indent=2) + "\n")
     curves.write_text(json.dumps({"reliability": bins, "length": lengths}, indent=1) + "\n")
     labels = facts["heldout"]["labels"]
-    print(
-        f"signal {name}: {labels['pairs']} held-out pairs, right on {labels['accuracy']:.1%} {labels['interval']}, correlation with length {mean}"
-    )
+    told = f"{labels['pairs']} held-out pairs, right on {labels['accuracy']:.1%} {labels['interval']}"
+    print(f"signal {name}: {told}, correlation with length {mean}")

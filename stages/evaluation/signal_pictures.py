@@ -36,7 +36,7 @@ def length_edges(curves: dict[str, Any]) -> np.ndarray:
 
 
 def length_bias(curves: dict[str, Any]) -> str:
-    """Prompts by their mean length and the correlation of reward and length over their answers: a heat map per signal."""
+    """A heat map per signal: prompts by their mean length and their correlation of reward and length."""
     edges = length_edges(curves)
 
     def draw(plt: Any) -> Any:
