@@ -66,29 +66,27 @@ def curve(rewards: dict[str, np.ndarray], worth: dict[str, np.ndarray], params: 
     return points
 
 
+def rewards_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """A signal's rewards by prompt; an answer that it could not judge counts as worse than all others."""
+    least = min((row["reward"] for row in rows if row["reward"] is not None), default=0.0) - 1
+    return by_prompt(rows, [least if row["reward"] is None else row["reward"] for row in rows])
+
+
+def golds_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """r* by prompt."""
+    return by_prompt(rows, [annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in rows])
+
+
 def main(params: Any, scores: list[Path], *, curves: Path) -> None:
     rows: dict[str, list[dict]] = {}
     for path in scores:
         rows.setdefault(path.parent.name, []).extend(pq.read_table(path).to_pylist())
-    least = {
-        name: min((row["reward"] for row in mine if row["reward"] is not None), default=0.0) - 1
-        for name, mine in rows.items()
-    }
-    rewards = {
-        name: by_prompt(mine, [least[name] if row["reward"] is None else row["reward"] for row in mine])
-        for name, mine in rows.items()
-    }
-    first = next(iter(rows.values()))
+    rewards = {name: rewards_of(mine) for name, mine in rows.items()}
     yardstick = "judge" if params.evaluate.gold == "none" else "r*"
-    worth = (
-        rewards["judge"]
-        if yardstick == "judge"
-        else by_prompt(first, [annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in first])
-    )
-    made = {name: curve(mine, worth, params) for name, mine in rewards.items()} | {
-        f"{yardstick} itself": curve(worth, worth, params)
-    }
-    curves.write_text(json.dumps({"yardstick": yardstick, "prompts": len(worth), "signals": made}, indent=1) + "\n")
-    most = made[f"{yardstick} itself"][-1]["n"]
+    worth = rewards["judge"] if yardstick == "judge" else golds_of(next(iter(rows.values())))
+    best = curve(worth, worth, params)
+    made = {name: curve(mine, worth, params) for name, mine in rewards.items()} | {f"{yardstick} itself": best}
+    found = {"yardstick": yardstick, "prompts": len(worth), "signals": made}
+    curves.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     told = ", ".join(f"{name} {points[-1]['mean']:.2f}" for name, points in made.items())
-    print(f"best_of_n: {yardstick} of the best of {most} of {len(worth)} prompts: {told}")
+    print(f"best_of_n: {yardstick} of the best of {best[-1]['n']} of {len(worth)} prompts: {told}")

@@ -106,12 +106,14 @@ def main(
     sampled = [row for path in candidates_scores for row in scored[path]]
     lengths = length_bias(sampled)
     facts: dict[str, Any] = {"heldout": on_heldout(rows, bins, params), "unscored": unscored + unscored_bench}
-    facts |= {"reward_bench": agreement.on_bench(benched, params.evaluate.confidence)} if benched else {}
+    if benched:
+        facts["reward_bench"] = agreement.on_bench(benched, params.evaluate.confidence)
     mean = round(fmean(fact["correlation"] for fact in lengths), 4) if lengths else None
     facts["length"] = {"correlation": mean, "prompts": len(lengths)}
-    facts |= {"verdicts": told} if (told := verdicts(scored[heldout_scores] + sampled)) else {}
-    metrics.write_text(json.dumps(facts, indent=2) + "\n")
-    curves.write_text(json.dumps({"reliability": bins, "length": lengths}, indent=1) + "\n")
+    if heard := verdicts(scored[heldout_scores] + sampled):
+        facts["verdicts"] = heard
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    curves.write_text(json.dumps({"reliability": bins, "length": lengths}, indent=1) + "\n", encoding="utf-8")
     labels = facts["heldout"]["labels"]
     told = f"{labels['pairs']} held-out pairs, right on {labels['accuracy']:.1%} {labels['interval']}"
     print(f"signal {name}: {told}, correlation with length {mean}")
