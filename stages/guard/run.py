@@ -245,6 +245,7 @@ def main() -> None:
     watchdog.guard_family()
     os.chdir(ROOT)
     stage, *argv = sys.argv[2:] if ranked else sys.argv[1:]
+    os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
     try:
         if ranked:
             from stages.guard.params import load
