@@ -25,10 +25,10 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from stages.guard import integrity, options, scratch, watchdog
+from stages.guard import chunks, fingerprint, integrity, options, packages, scratch, watchdog
 
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,8 +104,6 @@ def check_inputs(inputs: list[Path]) -> None:
 
 def check_code(stage: str) -> None:
     """Raise Refusal unless code and installed packages are the ones that `fingerprint` recorded for this stage."""
-    from stages.guard import fingerprint, packages
-
     recorded = fingerprint.read(ROOT / "code.lock.yaml").get(stage.replace(".", "_"))
     if recorded != fingerprint.key(stage, ROOT):
         raise Refusal(
@@ -169,6 +167,15 @@ def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distri
         raise Refusal(f"a training process ended with {code}; its own message stands above")
 
 
+def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager:
+    """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing."""
+    if distributed:
+        return scratch.folder(stage, reads, params, out, ROOT)
+    if ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT):
+        return chunks.kept(chunks.key(stage, reads, params, ROOT), scratch.home(ROOT))
+    return nullcontext()
+
+
 def execute(stage: str, argv: list[str]) -> None:
     """The guard around one stage. Raises Refusal, or what the stage raises."""
     from stages.guard.params import load
@@ -196,7 +203,7 @@ def execute(stage: str, argv: list[str]) -> None:
             beside = {name: partial(value) if name in writes else value for name, value in arguments.items()}
             distributed = getattr(module, "DISTRIBUTED", False)
             reads = {name: value for name, value in arguments.items() if name not in writes}
-            with scratch.folder(stage, reads, params, outs[0], ROOT) if distributed else nullcontext():
+            with survival(stage, distributed, reads, params, outs[0]):
                 call(stage, module.main, beside, Recorder(params, seen), distributed)
                 publish(outs, inputs, before, params, seen)
         finally:
