@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import distance, sh
 
 pytestmark = pytest.mark.slow
+REFRESHED = ("rank.scorer=refreshed", "signals.refreshed=[refreshed]")
 
 
 def profile(folder, *settings):
@@ -82,14 +83,14 @@ def test_a_stop_rule_ends_the_run_with_its_reason_and_keeps_the_policy_that_brok
     (own_smoke / "params.yaml").write_text(params.replace("makes: pi2, start: pi1", "makes: pi2, start: pi0"))
     done = sh("dvc --wait-for-lock repro", own_smoke)
     assert done.returncode == 0, done.stderr[-2000:]
-    first, second = (json.loads((own_smoke / f"metrics/stop/{t}.json").read_text()) for t in ("t0", "t1"))
+    first, second = (json.loads((own_smoke / f"data/stop/{p}.json").read_text()) for p in ("pi0", "pi1"))
     assert (
         not first["stop"] and second["stop"] and re.fullmatch(r"kl \S+ is over stop.max_kl = 0.0001", second["reason"])
     )
     weights = [(own_smoke / f"models/{name}/model.safetensors").read_bytes() for name in ("pi0", "pi1", "pi2")]
     assert weights[0] != weights[1] == weights[2]  # though training would have started from pi0
     assert (
-        json.loads((own_smoke / "metrics/rank/t1.json").read_text())["rows_in"] == 0
+        json.loads((own_smoke / "data/rank/pi1.json").read_text())["rows_in"] == 0
         and (own_smoke / "metrics/table.md").read_text().count("\n") == 6
     )
     assert f"Stopped before π2: {second['reason']}." in (own_smoke / "metrics/report.html").read_text()
@@ -100,18 +101,15 @@ def test_a_stop_rule_ends_the_run_with_its_reason_and_keeps_the_policy_that_brok
 def test_a_policy_that_breaks_a_rule_before_the_first_iteration_is_dealt_no_prompts(own_smoke, run):
     done = run("batch@t0", "stop.max_tokens=5.0")
     assert done.returncode == 0, done.stderr[-2000:]
-    verdict = json.loads((own_smoke / "metrics/stop/t0.json").read_text())
+    verdict = json.loads((own_smoke / "data/stop/pi0.json").read_text())
     assert verdict["stop"] and verdict["reason"] == "tokens 12.0 is over stop.max_tokens = 5.0"
-    assert [pq.read_metadata(own_smoke / f"data/prompts/t0/shard-{shard}.parquet").num_rows for shard in (0, 1)] == [
-        0,
-        0,
-    ]
+    assert pq.read_metadata(own_smoke / "data/prompts/pi0.parquet").num_rows == 0
 
 
 def test_pairs_go_to_people_and_come_back_with_checks(own_smoke, run):
-    asked = run("annotate@t0", "rank.scorer=refreshed", "annotate.by=people", "annotate.pairs=3")
+    asked = run("annotate@t0-refreshed", *REFRESHED, "annotate.by=people", "annotate.pairs=3")
     told = "annotate: 3 pairs wait for labels: fill in `choice` (A, B, tie, skip) in .scratch/labels/pi0.jsonl, save it as data/raw/labels/pi0.jsonl"
-    assert told in run_of_signals(own_smoke, "annotate@t0").stderr and asked.returncode
+    assert told in again(own_smoke, "annotate@t0-refreshed").stderr and asked.returncode
     lines = [json.loads(line) for line in (own_smoke / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
     answer = own_smoke / "data/raw/labels/pi0.jsonl"
     answer.write_text(
@@ -122,41 +120,40 @@ def test_pairs_go_to_people_and_come_back_with_checks(own_smoke, run):
     )
     assert (
         "data/raw/labels/pi0.jsonl:3: choice = 'maybe' must be one of A, B, tie, skip"
-        in run_of_signals(own_smoke, "annotate@t0").stderr
+        in again(own_smoke, "annotate@t0-refreshed").stderr
     )
     answer.write_text(
         "".join(
             json.dumps(line | {"choice": choice}) + "\n" for line, choice in zip(lines, ("A", "tie", "B"), strict=True)
         )
     )
-    done = run_of_signals(own_smoke, "annotate@t0")
+    done = again(own_smoke, "annotate@t0-refreshed")
     assert done.returncode == 0, done.stderr[-2000:]
-    facts = json.loads((own_smoke / "metrics/annotate/t0.json").read_text())
+    facts = json.loads((own_smoke / "data/annotate/pi0.json").read_text())
     assert (facts["rows_in"], facts["rows_out"]) == (6, 2)
     assert facts["drops"] == {"no_two_different": 0, "over_budget": 3, "tie": 1, "skip": 0}
     new = pq.read_table(own_smoke / "data/annotated/pi1.parquet").to_pylist()[-2:]
     assert [row["chosen"][0]["content"] for row in new] == [lines[0]["A"], lines[2]["B"]]
 
 
-def run_of_signals(folder, target):
-    return sh(f"dvc --wait-for-lock repro signals/dvc.yaml:{target}", folder)
+def again(folder, target):
+    return sh(f"dvc --wait-for-lock repro {target}", folder)
 
 
 def test_the_policy_judges_itself_and_is_paired_with_its_rival(own_smoke, run):
     done = run(
         "rank@t0",
         "rank.scorer=self_judge",
+        "signals.self_judge=[self_judge]",
         "generate.from_rival=2",
         "rank.pairing=across",
         "runtime.judge_connections=1",
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"score_self_judge@t0-0", "score_self_judge@t0-1", "rank@t0"} <= set(
-        ran(done)
-    ) and "models/base" in done.stdout
-    facts = json.loads((own_smoke / "metrics/rank/t0.json").read_text())
+    assert {"score_self_judge@t0-self_judge", "rank@t0"} <= set(ran(done)) and "models/base" in done.stdout
+    facts = json.loads((own_smoke / "data/rank/pi0.json").read_text())
     assert facts["candidates"] == 24 and facts["rows_in"] == facts["prompts"] == 6
-    drawn = pq.read_table(own_smoke / "data/candidates/pi0-0.parquet").to_pylist()
+    drawn = pq.read_table(own_smoke / "data/candidates/pi0").to_pylist()
     assert [row["temperature"] for row in drawn[:4]] == [1.0, 0.7, 1.0, 0.7]
 
 
@@ -166,26 +163,30 @@ def test_a_half_trained_policy_is_the_rival_of_the_finished_one(own_smoke, run):
     (own_smoke / "params.yaml").write_text(
         params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half")
     )
-    done = sh("dvc --wait-for-lock repro generate@t1-0", own_smoke)
+    done = sh("dvc --wait-for-lock repro generate@t1", own_smoke)
     assert done.returncode == 0 and "; models/pi1/half " in done.stdout, done.stderr[-2000:]
     weights = own_smoke / "models/pi1/half/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    reads = "--policy models/pi0 --rival models/pi1/half --prompts data/prompts/t1/shard-0.parquet --iteration t1"
-    told = sh(
-        f"python -m stages.guard.run sampling.generate {reads} --candidates .scratch/drawn.parquet", own_smoke
-    ).stderr
-    assert told.startswith("generate: models/pi1/half/model.safetensors is damaged or edited: models/pi1 has md5 "), (
-        told
-    )
+    reads = "--policy models/pi0 --rival models/pi1/half --prompts data/prompts/pi1.parquet --iteration pi1"
+    told = sh(f"python -m stages.guard.run sampling.generate {reads} --candidates .scratch/drawn", own_smoke).stderr
+    assert told.startswith(
+        "sampling.generate: models/pi1/half/model.safetensors is damaged or edited: models/pi1 has md5 "
+    ), told
 
 
 def test_the_reward_model_is_refreshed_with_labels_on_the_policys_own_samples(own_smoke, run):
-    done = run("rank@t1", "rank.scorer=refreshed", "annotate.pairs=4")
+    done = run("rank@t1", *REFRESHED, "annotate.pairs=4")
     assert done.returncode == 0, done.stderr[-2000:]
     names = ran(done)
     assert [
-        names.count(name)
-        for name in ("annotate@t0", "reward_refreshed@t0", "annotate@t1", "reward_refreshed@t1", "score_refreshed@t1-0")
+        names.count(f"{stage}-refreshed")
+        for stage in (
+            "annotate@t0",
+            "refresh_reward_model@t0",
+            "annotate@t1",
+            "refresh_reward_model@t1",
+            "score_refreshed@t1",
+        )
     ] == [1] * 5
     before, first, second = (
         pq.read_metadata(own_smoke / f"data/annotated/{name}.parquet").num_rows for name in ("pi0", "pi1", "pi2")
@@ -194,11 +195,19 @@ def test_the_reward_model_is_refreshed_with_labels_on_the_policys_own_samples(ow
 
 
 def test_a_judge_compares_every_policy_with_pi0_where_there_is_no_gold_reward(own_smoke, run):
-    done = run("report", "evaluate.gold=none", "evaluate.reads=judged", "select.by=judge_win_rate")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert {"judge@pi0", "judge@offline", "judge@pi1", "judge@pi2", "evaluate@pi2", "select", "report"} <= set(
-        ran(done)
+    done = run(
+        "report", "evaluate.gold=none", "evaluate.reads=judged_by", "evaluate.judge=[judge]", "select.by=judge_win_rate"
     )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {
+        "judge_first@pi0-judge",
+        "judge_first@offline-judge",
+        "judge@t0-judge",
+        "judge@t1-judge",
+        "evaluate@t1",
+        "select",
+        "report",
+    } <= set(ran(done))
     facts = {
         name: json.loads((own_smoke / f"metrics/policy/{name}.json").read_text())[name]
         for name in ("pi0", "pi1", "pi2")

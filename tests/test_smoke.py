@@ -24,7 +24,7 @@ def test_it_ends_with_a_table_of_every_policy(smoke):
 def test_a_second_repro_runs_nothing_and_status_is_clean(smoke):
     again = sh("dvc --wait-for-lock repro", smoke)
     assert "Running stage" not in again.stdout and "up to date" in again.stdout
-    assert "up to date" in sh("dvc status -d dvc.yaml", smoke).stdout
+    assert "up to date" in sh("dvc status", smoke).stdout
 
 
 def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
@@ -70,12 +70,12 @@ def test_no_prompt_of_evaluation_is_trained_on(smoke):
 
     trained = texts("filtered/train", "filtered/heldout", "history/pi0", "history/pi1", "history/pi2")
     assert not trained & texts("prompts/test", "prompts/validation")
-    assert not texts("prompts/t0/shard-0", "prompts/t0/shard-1") & texts("prompts/t1/shard-0", "prompts/t1/shard-1")
+    assert not texts("prompts/pi0") & texts("prompts/pi1")
 
 
 def test_a_beta_reruns_training_and_no_sampling_of_the_first_iteration(own_smoke):
     assert sh("python -m stages.tools.profile smoke dpo.beta=0.3", own_smoke).returncode == 0
-    status = json.loads(sh("dvc status --json -d dvc.yaml", own_smoke).stdout)
+    status = json.loads(sh("dvc status --json", own_smoke).stdout)
     assert {name for name in status if status[name]} == {"dpo_offline", "dpo@t0", "dpo@t1"}
 
 
@@ -87,7 +87,7 @@ def test_a_comment_reruns_the_fingerprint_alone(own_smoke):
 
 
 def test_all_signals_are_measured_side_by_side_and_switching_to_one_of_them_scores_nothing_again(own_smoke):
-    done = sh("dvc --wait-for-lock repro signals/dvc.yaml:signal_report", own_smoke)
+    done = sh("python -m stages.tools.signals", own_smoke)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     table = (own_smoke / "metrics/signals.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in table[2:]] == SIGNALS
@@ -102,12 +102,12 @@ def test_all_signals_are_measured_side_by_side_and_switching_to_one_of_them_scor
     )  # comparisons that are longer than the tiny model's context
     assert facts["judge"]["verdicts"]["unreadable"] >= facts["judge"]["unscored"]
 
-    sh("python -m stages.tools.profile smoke rank.scorer=judge", own_smoke)
+    sh("python -m stages.tools.profile smoke rank.scorer=judge signals.judge=[judge]", own_smoke)
     ran = sh("dvc --wait-for-lock repro rank@t0", own_smoke)
     assert [line for line in ran.stdout.splitlines() if line.startswith("Running stage")] == [
         "Running stage 'rank@t0':"
     ], ran.stderr
-    assert json.loads((own_smoke / "metrics/rank/t0.json").read_text())["candidates"] == 24
+    assert json.loads((own_smoke / "data/rank/pi0.json").read_text())["candidates"] == 24
 
 
 def test_the_runs_own_reward_model_can_be_rated_on_any_judged_pairs(own_smoke):
@@ -131,26 +131,6 @@ def test_models_hold_what_loaders_read_and_nothing_else(smoke):
         assert not [f for f in files if f.endswith((".bin", ".pt", ".pkl", ".md"))], files
 
 
-def test_vllm_draws_the_same_samples_whatever_the_shards(own_smoke, tmp_path, monkeypatch):
-    """Same prompts in one shard, in the real engine, in a process of its own."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    parts = [pq.read_table(own_smoke / f"data/prompts/t0/shard-{k}.parquet") for k in (0, 1)]
-    pq.write_table(pa.concat_tables(parts), own_smoke / "data/prompts/whole.parquet")
-    words = "--policy models/pi0 --rival models/base --prompts data/prompts/whole.parquet --iteration t0 --candidates data/candidates/whole.parquet"
-    done = sh(f"python -m stages.guard.run sampling.generate {words}", own_smoke)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-    def drawn(*names):
-        rows = [
-            row for name in names for row in pq.read_table(own_smoke / f"data/candidates/{name}.parquet").to_pylist()
-        ]
-        return sorted((row["id"], row["sample"], row["completion"]) for row in rows)
-
-    assert drawn("whole") == drawn("pi0-0", "pi0-1")
-
-
 def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(own_smoke):
     lie = own_smoke
     done = sh("python -m stages.tools.verify", lie)
@@ -160,8 +140,8 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(own_sm
     text = path.read_text()
     path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
     assert path.read_text() != text
-    assert "verify: dvc status -d dvc.yaml: " in sh("python -m stages.tools.verify", lie).stderr
-    sh("dvc commit -f evaluate@pi2", lie)  # a liar who knows DVC
+    assert "verify: dvc status: " in sh("python -m stages.tools.verify", lie).stderr
+    sh("dvc commit -f evaluate@t1", lie)  # a liar who knows DVC
     sh("dvc --wait-for-lock repro", lie)
     found = sh("python -m stages.tools.verify", lie)
     assert (
@@ -190,14 +170,14 @@ def test_dvc_as_its_users_know_it(smoke, command, told):
 def test_an_edited_row_is_seen_although_the_number_of_rows_stays(own_smoke):
     path = own_smoke / "data/raw/quickstart/annotations.jsonl"
     path.write_text(path.read_text().replace('"choice": "A"', '"choice": "B"', 1))
-    status = json.loads(sh("dvc status --json -d dvc.yaml", own_smoke).stdout)
+    status = json.loads(sh("dvc status --json", own_smoke).stdout)
     assert status["prepare@quickstart"]
 
 
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smoke):
-    out = own_smoke / "data/candidates/pi0-0.parquet"
+    out = own_smoke / "data/candidates/pi0/shard-00000.parquet"
     whole = out.read_bytes()
-    words = "--policy models/pi0 --rival models/base --prompts data/prompts/t0/shard-0.parquet --iteration t0 --candidates data/candidates/pi0-0.parquet"
+    words = "--policy models/pi0 --rival models/base --prompts data/prompts/pi0.parquet --iteration pi0 --candidates data/candidates/pi0"
     command = ["python", "-m", "stages.guard.run", "sampling.generate", *words.split()]
     run = subprocess.Popen(command, cwd=own_smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.stderr is not None
@@ -222,7 +202,7 @@ def test_deepspeed_trains_on_two_processes(own_smoke):
         ).returncode
         == 0
     )
-    assert "up to date" in sh("dvc status -d dvc.yaml", own_smoke).stdout
+    assert "up to date" in sh("dvc status", own_smoke).stdout
     words = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
     done = sh(
         f"python -m stages.guard.run training.dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json",
@@ -248,7 +228,7 @@ def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(own_smok
     assert done.returncode == 0, done.stderr[-3000:]
     assert "best validation loss" in done.stdout and not list((own_smoke / ".scratch").rglob("*checkpoint*"))
     rated = sh(
-        "python -m stages.guard.run signals.scorers.reward_model --reward .scratch/reward --candidates data/candidates/heldout.parquet --scores .scratch/s.parquet",
+        "python -m stages.guard.run signals.scorers.reward_model --reward .scratch/reward --candidates data/candidates/judged --scores .scratch/s",
         own_smoke,
     )
     assert rated.returncode == 0, rated.stderr[-3000:]
@@ -270,9 +250,7 @@ def least_free_while(command: str, folder: Path) -> int:
 
 @pytest.mark.gpu
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="needs a CUDA device")
-@pytest.mark.parametrize(
-    "stage", ["sft", "reward_model", "dpo_offline", "reference_offline", "respond@pi1", "measure@pi1"]
-)
+@pytest.mark.parametrize("stage", ["sft", "reward_model", "reference@t0", "dpo@t0", "respond@t0", "measure@t0"])
 def test_on_a_machine_with_a_gpu_a_stage_computes_on_it(own_smoke, stage):
     """A CUDA context alone takes hundreds of MiB of the device; a stage on the CPU takes nothing."""
     import torch

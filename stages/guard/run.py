@@ -16,7 +16,6 @@ An error of the data or the settings is one line; a traceback is a bug.
 import errno
 import fcntl
 import importlib
-import importlib.metadata
 import json
 import operator
 import os
@@ -105,19 +104,15 @@ def check_inputs(inputs: list[Path]) -> None:
 
 def check_code(stage: str) -> None:
     """Raise Refusal unless code and installed packages are the ones that `fingerprint` recorded for this stage."""
-    from stages.guard import fingerprint
+    from stages.guard import fingerprint, packages
 
     recorded = fingerprint.read(ROOT / "code.lock.yaml").get(stage.replace(".", "_"))
     if recorded != fingerprint.key(stage, ROOT):
         raise Refusal(
-            "its code differs from code.lock.yaml; run `dvc --wait-for-lock repro`, which brings the file up to date first"
+            "its code differs from code.lock.yaml; run `dvc --wait-for-lock repro`, which first mends the file"
         )
-    for name, version in fingerprint.locked_packages(stage, ROOT).items():
-        installed = {
-            importlib.metadata.version(n) for n in fingerprint.ALIASES.get(name, [name]) if fingerprint.is_installed(n)
-        }
-        if version not in {v.partition("+")[0] for v in installed}:
-            raise Refusal(f"{name} {version} is locked, {sorted(installed) or 'none'} is installed; run `make setup`")
+    for name, locked, installed in packages.unlike_the_lock(fingerprint.packages(stage, ROOT), ROOT):
+        raise Refusal(f"{name} {locked} is locked, {installed or 'none'} is installed; run `make setup`")
 
 
 def check_rows(written: list[Path]) -> None:
@@ -250,6 +245,7 @@ def main() -> None:
     watchdog.guard_family()
     os.chdir(ROOT)
     stage, *argv = sys.argv[2:] if ranked else sys.argv[1:]
+    os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
     try:
         if ranked:
             from stages.guard.params import load
