@@ -5,7 +5,6 @@ empty cache.
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -109,13 +108,11 @@ def run(command: str, folder: Path) -> str:
 
 
 @pytest.fixture
-def mine(smoke, server, tmp_path) -> Path:
+def mine(own_smoke, server) -> Path:
     """My machine: the finished run, committed, with the server as its remote."""
-    folder = tmp_path / "mine"
-    shutil.copytree(smoke, folder, symlinks=True)
     for command in [*server.commands, "git add -A", "git commit -qm run"]:
-        run(command, folder)
-    return folder
+        run(command, own_smoke)
+    return own_smoke
 
 
 def another_machine(mine: Path, server: Server, name: str) -> Path:
