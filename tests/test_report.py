@@ -58,7 +58,7 @@ def prepared(**changes) -> dict:
 
 def lay_out(folder: Path) -> Path:
     """The folders that `report` reads, for two iterations, and a policy of a third that was removed."""
-    files = {f"policy/{name}": {name: policy(2.0)} for name in ("pi0", "offline", "pi1", "pi3")}
+    files: dict[str, dict] = {f"policy/{name}": {name: policy(2.0)} for name in ("pi0", "offline", "pi1", "pi3")}
     files["policy/pi2"] = {"pi2": policy(3.0)}
     for name in ("pi0", "pi1"):
         files[f"stop/{name}"] = {"stop": False, "reason": ""}
