@@ -24,7 +24,7 @@ def right(first: float, second: float) -> float:
 def accuracy(hits: list[float], confidence: float) -> dict[str, Any]:
     """The share of hits with Wilson's interval, which stays within 0 and 1."""
     ends = proportion_confint(sum(hits), len(hits), alpha=1 - confidence, method="wilson")
-    interval = np.array(ends).round(4).tolist()
+    interval = [round(end, 4) for end in np.array(ends).tolist()]
     return {"accuracy": round(fmean(hits), 4), "interval": interval, "pairs": len(hits)}
 
 

@@ -1,8 +1,8 @@
 """What the best of n answers is worth when a signal picks it, so that n is chosen before money is spent and
 over-optimisation is seen.
 
-Reads   scores: for each signal, its rewards of the same N answers of pi_0 to each prompt; the file's folder is the
-        signal's name
+Reads   scores: for each signal, shards of its rewards of the same N answers of pi_0 to each prompt; the folder that
+        holds the shards' is the signal's name
 Writes  curves: for each n = 1, 2, 4, ... N the KL bound log n - (n - 1) / n in nats, and by signal the mean yardstick
         of its best of n with interval
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import bootstrap
 from stages.signals import annotator
 
@@ -78,9 +78,7 @@ def golds_of(rows: list[dict]) -> dict[str, np.ndarray]:
 
 
 def main(params: Any, scores: list[Path], *, curves: Path) -> None:
-    rows: dict[str, list[dict]] = {}
-    for path in scores:
-        rows.setdefault(path.parent.name, []).extend(pq.read_table(path).to_pylist())
+    rows = {path.parent.name: shards.read(path) for path in scores}
     rewards = {name: rewards_of(mine) for name, mine in rows.items()}
     yardstick = "judge" if params.evaluate.gold == "none" else "r*"
     worth = rewards["judge"] if yardstick == "judge" else golds_of(next(iter(rows.values())))

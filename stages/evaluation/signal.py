@@ -1,8 +1,8 @@
 """Say how far one preference signal can be trusted: against the labels of held-out pairs, against r*, on RewardBench,
 and against mere length.
 
-Reads   name: the signal's; heldout, bench: pairs; heldout_scores, bench_scores: the signal's rewards of their sides;
-        candidates_scores: its rewards of n answers of pi_0 to each prompt
+Reads   name: the signal's; heldout, bench: pairs; judged: its rewards of their sides, the shards heldout.parquet and
+        reward_bench.parquet; sampled: shards of its rewards of n answers of pi_0 to each prompt
 Writes  metrics: accuracies, ties counted half, each with its number of pairs and Wilson's interval: against all labels
         and those of each set, margin and difference of length; the longer answer's beside it; calibration; RewardBench
         by subset and section; correlation with length; position bias. Pairs that the signal could not judge are
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import agreement, calibration
 
 
@@ -87,30 +88,29 @@ def main(
     params: Any,
     name: str,
     heldout: Path,
-    heldout_scores: Path,
     bench: Path,
-    bench_scores: Path,
-    candidates_scores: list[Path],
+    judged: Path,
+    sampled: Path,
     *,
     metrics: Path,
     curves: Path,
 ) -> None:
-    scored = {path: pq.read_table(path).to_pylist() for path in (heldout_scores, bench_scores, *candidates_scores)}
-    rows, unscored = with_rewards(pq.read_table(heldout).to_pylist(), scored[heldout_scores])
-    benched, unscored_bench = with_rewards(pq.read_table(bench).to_pylist(), scored[bench_scores])
+    sides = {part: pq.read_table(judged / f"{part}.parquet").to_pylist() for part in ("heldout", "reward_bench")}
+    rows, unscored = with_rewards(pq.read_table(heldout).to_pylist(), sides["heldout"])
+    benched, unscored_bench = with_rewards(pq.read_table(bench).to_pylist(), sides["reward_bench"])
     if not rows:
-        remedy = f"look at {heldout_scores}, is the judge's answer ever A or B?"
+        remedy = f"look at {judged}/heldout.parquet, is the judge's answer ever A or B?"
         raise ValueError(f"{name}: none of {unscored} held-out pairs has a verdict; {remedy}")
     stated = [calibration.probability(row, name, params) for row in rows]
     bins = calibration.reliability([p for p in stated if p is not None])
-    sampled = [row for path in candidates_scores for row in scored[path]]
-    lengths = length_bias(sampled)
+    answers = shards.read(sampled)
+    lengths = length_bias(answers)
     facts: dict[str, Any] = {"heldout": on_heldout(rows, bins, params), "unscored": unscored + unscored_bench}
     if benched:
         facts["reward_bench"] = agreement.on_bench(benched, params.evaluate.confidence)
     mean = round(fmean(fact["correlation"] for fact in lengths), 4) if lengths else None
     facts["length"] = {"correlation": mean, "prompts": len(lengths)}
-    if heard := verdicts(scored[heldout_scores] + sampled):
+    if heard := verdicts(sides["heldout"] + answers):
         facts["verdicts"] = heard
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     curves.write_text(json.dumps({"reliability": bins, "length": lengths}, indent=1) + "\n", encoding="utf-8")
