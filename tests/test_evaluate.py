@@ -199,8 +199,8 @@ def test_the_accounts_of_what_made_a_policy_stand_beside_its_numbers(tmp_path):
         path.parent.mkdir()
         path.write_text(facts)
     params = SimpleNamespace(evaluate=SimpleNamespace(gold="none", resamples=100, confidence=0.95), seed=1)
-    policies = [tmp_path / f"{name}.parquet" for name in ("pi1", "pi0", "offline")]
-    evaluate.main(params, *policies, making, metrics=tmp_path / "m.json")
+    pi1, pi0, offline = (tmp_path / f"{name}.parquet" for name in ("pi1", "pi0", "offline"))
+    evaluate.main(params, pi1, pi0, offline, making, metrics=tmp_path / "m.json")
     found = json.loads((tmp_path / "m.json").read_text())["pi1"]
     assert (found["stop"], found["dpo"]) == ({"stop": False}, {"rows_out": 3})
     assert (found["test"]["answers"], found["test"]["kl"], found["validation"]["kl"]) == (1, 1.0, 1.0)
