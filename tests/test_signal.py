@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import shards
 from stages.evaluation import best_of_n, reward_bench, reward_bench_sections, signal, signal_report
 from stages.signals import pairs_as_candidates
 from stages.signals.scorers import bag_of_words, ensemble, implicit
@@ -21,7 +21,8 @@ from stages.signals.scorers import bag_of_words, ensemble, implicit
 PROMPT = [{"role": "user", "content": "Tell me about bees."}]
 GOOD, BAD = "Bees make honey in the hive. The queen leads the colony.", "bees bees bees"
 PARAMS = SimpleNamespace(
-    evaluate=SimpleNamespace(gold="quickstart", confidence=0.95, resamples=200), pairwise=SimpleNamespace(ranking="tournament"),
+    evaluate=SimpleNamespace(gold="quickstart", confidence=0.95, resamples=200),
+    pairwise=SimpleNamespace(ranking="tournament"),
     implicit=SimpleNamespace(form="ratio"), seed=1,
 )  # fmt: skip
 
@@ -92,9 +93,9 @@ def test_every_value_falls_in_exactly_one_range(values):
 
 def test_a_pair_that_was_never_scored_is_an_error_and_one_without_a_verdict_a_count():
     scored = [{"id": "1", "sample": 0, "reward": 1.0}, {"id": "1", "sample": 1, "reward": None}]
-    assert signal.judged([pair(0, 0)], scored) == ([], 1)
+    assert signal.with_rewards([pair(0, 0)], scored) == ([], 1)
     with pytest.raises(ValueError, match=r"2 pairs, 2 scored sides, 1 pairs without \(\['2'\]\); score them again"):
-        signal.judged([pair(0, 0), pair(0, 0, id="2")], scored)
+        signal.with_rewards([pair(0, 0), pair(0, 0, id="2")], scored)
 
 
 def test_the_correlation_with_length_is_pearsons_by_prompt():
@@ -154,13 +155,12 @@ def test_the_sizes_double_and_end_with_all_and_the_bound_is_log_n_less_n_minus_1
 def test_a_judge_is_the_yardstick_where_there_is_no_gold(tmp_path):
     rows = [{"id": "a", "sample": k, "prompt": PROMPT, "completion": "x", "finished": True} for k in (0, 1)]
     for name, rewards in (("longer", [0.0, 1.0]), ("judge", [3.0, 1.0])):
-        (tmp_path / name).mkdir()
-        pq.write_table(
-            pa.Table.from_pylist([row | {"reward": r} for row, r in zip(rows, rewards, strict=True)]),
-            tmp_path / name / "x.parquet",
-        )
+        (tmp_path / name / "pi0").mkdir(parents=True)
+        for k, (row, reward) in enumerate(zip(rows, rewards, strict=True)):
+            made = pa.Table.from_pylist([row | {"reward": reward}])
+            pq.write_table(made, tmp_path / name / f"pi0/shard-{k}.parquet")
     params = SimpleNamespace(seed=1, evaluate=SimpleNamespace(gold="none", resamples=10, confidence=0.9))
-    best_of_n.main(params, [tmp_path / n / "x.parquet" for n in ("longer", "judge")], curves=tmp_path / "c.json")
+    best_of_n.main(params, [tmp_path / n / "pi0" for n in ("longer", "judge")], curves=tmp_path / "c.json")
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["yardstick"] == "judge" and [p["mean"] for p in found["signals"]["longer"]] == [2.0, 1.0]
 
@@ -198,13 +198,16 @@ def test_an_empty_folder_leaves_rewardbench_empty_and_rows_that_are_no_pairs_do_
 
 
 def test_a_contest_has_both_sides_of_every_pair_once(tmp_path):
-    rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in "ab"]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
-    pairs_as_candidates.main(None, tmp_path / "p.parquet", candidates=tmp_path / "c.parquet")
-    made = pq.read_table(tmp_path / "c.parquet").to_pylist()
-    assert Counter((row["id"], row["sample"], row["completion"]) for row in made) == Counter(
-        (n, k, t) for n in "ab" for k, t in enumerate((GOOD, BAD))
-    )
+    for file, names in (("heldout", "ab"), ("bench", "b")):
+        rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in names]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{file}.parquet")
+    reads = tmp_path / "heldout.parquet", tmp_path / "bench.parquet"
+    pairs_as_candidates.main(None, *reads, candidates=tmp_path / "c")
+    assert [file.name for file in shards.files(tmp_path / "c")] == ["heldout.parquet", "reward_bench.parquet"]
+    for file, names in (("heldout", "ab"), ("reward_bench", "b")):
+        made = pq.read_table(tmp_path / "c" / f"{file}.parquet").to_pylist()
+        sides = [(name, k, text) for name in names for k, text in enumerate((GOOD, BAD))]
+        assert [(row["id"], row["sample"], row["completion"]) for row in made] == sides
 
 
 def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
@@ -219,18 +222,35 @@ def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
 
 def test_an_ensemble_refuses_members_that_scored_other_candidates(tmp_path):
     for name, sample in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
         pq.write_table(
-            pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / f"{name}.parquet"
+            pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / name / "x.parquet"
         )
     params = SimpleNamespace(ensemble=SimpleNamespace(rule="mean", penalty=0.0))
-    with pytest.raises(ValueError, match=r"b\.parquet scores other candidates than .*a\.parquet"):
-        ensemble.main(params, [tmp_path / "a.parquet", tmp_path / "b.parquet"], scores=tmp_path / "s.parquet")
+    with pytest.raises(ValueError, match=r"b/x\.parquet scores other candidates than .*a/x\.parquet"):
+        ensemble.main(params, [tmp_path / "a", tmp_path / "b"], scores=tmp_path / "s")
+
+
+def test_an_ensemble_has_the_members_shards_and_their_spread(tmp_path):
+    rewards = {"a": [1.0, 3.0], "b": [9.0, 11.0], "c": [13.0, 11.0]}  # centred: -1 and 1, twice; 1 and -1
+    for name, values in rewards.items():
+        (tmp_path / name).mkdir()
+        for shard in ("x", "y"):
+            rows = [{"id": f"p{shard}", "sample": k, "reward": value} for k, value in enumerate(values)]
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / f"{shard}.parquet")
+    params = SimpleNamespace(ensemble=SimpleNamespace(rule="worst", penalty=0.0))
+    ensemble.main(params, [tmp_path / name for name in rewards], scores=tmp_path / "s")
+    assert [file.name for file in shards.files(tmp_path / "s")] == ["x.parquet", "y.parquet"]
+    made = shards.read(tmp_path / "s")
+    assert [(row["id"], row["reward"]) for row in made] == [("px", -1), ("px", -1), ("py", -1), ("py", -1)]
+    # of (-1, -1, 1): mean -1/3, squared distances 4/9, 4/9 and 16/9, their mean 8/9
+    assert [row["spread"] for row in made] == pytest.approx([math.sqrt(8 / 9)] * 4)
 
 
 def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_alone():
-    assert implicit.implied([-10.0], [-14.0], [5], "ratio", 0.1) == pytest.approx([0.4])
-    assert implicit.implied([-10.0], [], [5], "sum", 0.1) == [-10.0]
-    assert implicit.implied([-10.0, -3.0], [], [5, 0], "average", 0.1) == [-2.0, -3.0]
+    assert implicit.implied(-10.0, -14.0, 5, "ratio", 0.1) == pytest.approx(0.4)
+    assert implicit.implied(-10.0, -14.0, 5, "sum", 0.1) == -10.0
+    assert [implicit.implied(p, 0.0, n, "average", 0.1) for p, n in ((-10.0, 5), (-3.0, 0))] == [-2.0, -3.0]
 
 
 def test_a_bag_of_words_learns_which_words_win():
