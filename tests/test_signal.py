@@ -255,9 +255,15 @@ def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_
 
 def test_a_bag_of_words_learns_which_words_win():
     said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    columns, weights = bag_of_words.fitted([{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5)
-    good, bad = bag_of_words.features(["honey", "sting"], columns) @ weights
-    assert good > 0 > bad and weights[columns["bees"]] == 0  # a word on both sides decides nothing
+    pairs = [{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5
+    counter, weights = bag_of_words.fitted(pairs)
+    good, bad, both = bag_of_words.features(counter, ["honey unheard", "sting", "bees"]) @ weights
+    assert good > 0 > bad and both == 0  # a word on both sides decides nothing
+    # make, honey and -sting weigh w, so the pair's difference is x = 3 w log 2; log(1 + e^-x) + 0.01 / 2 * 3 w^2 is least
+    # where log 2 / (1 + e^x) = 0.01 w
+    weight = good / math.log(2)
+    assert bad == pytest.approx(-good, rel=1e-3)
+    assert math.log(2) / (1 + math.exp(3 * good)) == pytest.approx(0.01 * weight, rel=1e-3)
 
 
 def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column_that_is_empty():
