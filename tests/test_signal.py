@@ -259,8 +259,8 @@ def test_a_bag_of_words_learns_which_words_win():
     counter, weights = bag_of_words.fitted(pairs)
     good, bad, both = bag_of_words.features(counter, ["honey unheard", "sting", "bees"]) @ weights
     assert good > 0 > bad and both == 0  # a word on both sides decides nothing
-    # make, honey and -sting weigh w, so the pair's difference is x = 3 w log 2; log(1 + e^-x) + 0.01 / 2 * 3 w^2 is least
-    # where log 2 / (1 + e^x) = 0.01 w
+    # make, honey and -sting weigh w, so the pair's difference is x = 3 w log 2; log(1 + e^-x) + 0.01 / 2 * 3 w^2 is
+    # least where log 2 / (1 + e^x) = 0.01 w
     weight = good / math.log(2)
     assert bad == pytest.approx(-good, rel=1e-3)
     assert math.log(2) / (1 + math.exp(3 * good)) == pytest.approx(0.01 * weight, rel=1e-3)
