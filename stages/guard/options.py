@@ -2,6 +2,7 @@
 with their types.
 """
 
+import argparse
 import inspect
 import typing
 from collections.abc import Callable
@@ -15,36 +16,23 @@ def ports(main: Callable) -> tuple[dict[str, typing.Any], list[str]]:
     return {a.name: types[a.name] for a in arguments}, [a.name for a in arguments if a.kind is a.KEYWORD_ONLY]
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise ValueError(f"{message}; mend the command in dvc.yaml, or the value in params.yaml that it takes")
+
+
 def parse(argv: list[str], types: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """`--name value ...` to arguments; a list takes one value or more, all others exactly one.
+    """`--name value ...` to arguments, all of them required; a list takes one value or more, all others exactly one.
 
-    Raises ValueError for a value of another type.
+    Raises ValueError for an option too many or too few, and for a value of another type.
     """
-    given: dict[str, list[str]] = {}
-    for word in argv:
-        if word.startswith("--") or not given:
-            given[word.removeprefix("--")] = []
-        else:
-            list(given.values())[-1].append(word)
-    if set(given) != set(types):
-        raise ValueError(f"options are {sorted(types)}, given were {sorted(given)}; mend the command in dvc.yaml")
+    parser = Parser(add_help=False, allow_abbrev=False)
     for name, kind in types.items():
-        several = typing.get_origin(kind) is list
-        if not given[name] or (not several and len(given[name]) > 1):
-            raise ValueError(
-                f"--{name} has {len(given[name])} values, it takes {'one or more' if several else 'one'}; mend the command in dvc.yaml"
-            )
-    return {name: converted(name, kind, given[name]) for name, kind in types.items()}
-
-
-def converted(name: str, kind: typing.Any, words: list[str]) -> typing.Any:
-    """One option's words as its type, a list where the type is one."""
-    try:
-        return [typing.get_args(kind)[0](word) for word in words] if typing.get_origin(kind) is list else kind(words[0])
-    except ValueError:
-        raise ValueError(
-            f"--{name} is {' '.join(words)}, not {getattr(kind, '__name__', kind)}; mend the number in params.yaml that dvc.yaml puts there"
-        ) from None
+        if typing.get_origin(kind) is list:
+            parser.add_argument(f"--{name}", nargs="+", type=typing.get_args(kind)[0], required=True)
+        else:
+            parser.add_argument(f"--{name}", type=kind, required=True)
+    return vars(parser.parse_args(argv))
 
 
 def paths(value: typing.Any) -> list[Path]:

@@ -16,7 +16,6 @@ An error of the data or the settings is one line; a traceback is a bug.
 import errno
 import fcntl
 import importlib
-import importlib.metadata
 import json
 import operator
 import os
@@ -26,10 +25,10 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from stages.guard import integrity, options, scratch, watchdog
+from stages.guard import chunks, fingerprint, integrity, options, packages, scratch, watchdog
 
 LOCKS = Path(".scratch/locks")
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,19 +104,13 @@ def check_inputs(inputs: list[Path]) -> None:
 
 def check_code(stage: str) -> None:
     """Raise Refusal unless code and installed packages are the ones that `fingerprint` recorded for this stage."""
-    from stages.guard import fingerprint
-
     recorded = fingerprint.read(ROOT / "code.lock.yaml").get(stage.replace(".", "_"))
     if recorded != fingerprint.key(stage, ROOT):
         raise Refusal(
-            "its code differs from code.lock.yaml; run `dvc --wait-for-lock repro`, which brings the file up to date first"
+            "its code differs from code.lock.yaml; run `dvc --wait-for-lock repro`, which first mends the file"
         )
-    for name, version in fingerprint.locked_packages(stage, ROOT).items():
-        installed = {
-            importlib.metadata.version(n) for n in fingerprint.ALIASES.get(name, [name]) if fingerprint.is_installed(n)
-        }
-        if version not in {v.partition("+")[0] for v in installed}:
-            raise Refusal(f"{name} {version} is locked, {sorted(installed) or 'none'} is installed; run `make setup`")
+    for name, locked, installed in packages.unlike_the_lock(fingerprint.packages(stage, ROOT), ROOT):
+        raise Refusal(f"{name} {locked} is locked, {installed or 'none'} is installed; run `make setup`")
 
 
 def check_rows(written: list[Path]) -> None:
@@ -174,6 +167,15 @@ def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distri
         raise Refusal(f"a training process ended with {code}; its own message stands above")
 
 
+def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager:
+    """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing."""
+    if distributed:
+        return scratch.folder(stage, reads, params, out, ROOT)
+    if ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT):
+        return chunks.kept(chunks.key(stage, reads, params, ROOT), scratch.home(ROOT))
+    return nullcontext()
+
+
 def execute(stage: str, argv: list[str]) -> None:
     """The guard around one stage. Raises Refusal, or what the stage raises."""
     from stages.guard.params import load
@@ -201,7 +203,7 @@ def execute(stage: str, argv: list[str]) -> None:
             beside = {name: partial(value) if name in writes else value for name, value in arguments.items()}
             distributed = getattr(module, "DISTRIBUTED", False)
             reads = {name: value for name, value in arguments.items() if name not in writes}
-            with scratch.folder(stage, reads, params, outs[0], ROOT) if distributed else nullcontext():
+            with survival(stage, distributed, reads, params, outs[0]):
                 call(stage, module.main, beside, Recorder(params, seen), distributed)
                 publish(outs, inputs, before, params, seen)
         finally:
@@ -250,6 +252,7 @@ def main() -> None:
     watchdog.guard_family()
     os.chdir(ROOT)
     stage, *argv = sys.argv[2:] if ranked else sys.argv[1:]
+    os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
     try:
         if ranked:
             from stages.guard.params import load

@@ -1,11 +1,16 @@
-"""A folder where a training stage leaves checkpoints, named by all that decides its result: a killed run goes on from
-its own, never from a stranger's.
+"""What must survive a run that is killed: the home of it, and the folder of a training stage's checkpoints, named by
+all that decides its result, so that a killed run goes on from its own, never from a stranger's.
+
+STAGE_HOME     the home, for a judge's journal, labels to fill in, finished rows
+STAGE_SCRATCH  the checkpoints of this very run
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +18,19 @@ from typing import Any
 
 from stages.guard import fingerprint, integrity, options
 
-HOME = Path(".scratch/training")
+EXPERIMENTS = (".dvc", "tmp", "exps")
+WEEK = 7 * 24 * 3600  # seconds that the checkpoints of a killed experiment wait for somebody to run it again
+
+
+def home(root: Path) -> Path:
+    """The `.scratch` of the repository that a person works in.
+
+    DVC runs an experiment of its queue, or with --temp, in a folder under that repository's .dvc/tmp/exps and leaves it
+    for good, killed or not; the next one gets another.
+    """
+    holder = next((path for path in root.parents if path.parts[-3:] == EXPERIMENTS), None)
+    repository = holder.parents[2] if holder else root
+    return repository / ".scratch"
 
 
 def section(stage: str) -> str:
@@ -38,18 +55,45 @@ def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
 
 @contextmanager
 def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path) -> Iterator[None]:
-    """STAGE_SCRATCH is the folder of this very run. Folders of other runs of the same output are removed; its own is,
-    once the stage is done.
+    """STAGE_SCRATCH is the folder of this very run, removed once the stage is done.
+
+    In the workspace the folders of other runs of the same output go at once: they are of settings that somebody left.
+    Experiments run side by side, so theirs stay for a week. Where another experiment trains the very same there is no
+    STAGE_SCRATCH: it keeps no checkpoints, and computes the same.
     """
-    home = HOME / str(out).replace("/", "%")
-    mine = home / name(stage, reads, params, root)
-    for other in home.glob("*"):
-        if other != mine:
+    alone = home(root).parent == root
+    shelf = home(root) / ("training" if alone else "experiments") / str(out).replace("/", "%")
+    mine = shelf / name(stage, reads, params, root)
+    for other in shelf.glob("*"):
+        if other != mine and (alone or time.time() - other.stat().st_mtime > WEEK):
             shutil.rmtree(other)
-    mine.mkdir(parents=True, exist_ok=True)
-    os.environ["STAGE_SCRATCH"] = str(mine)
+    with held(mine) as is_free:
+        if not is_free:
+            yield
+            return
+        os.environ["STAGE_SCRATCH"] = str(mine)
+        try:
+            yield
+        finally:
+            del os.environ["STAGE_SCRATCH"]  # or what this process trains next would take these checkpoints for its own
+        shutil.rmtree(shelf if alone else mine)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Make a folder and lock it as long as this process lives; False where another has it."""
+    path.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path, os.O_RDONLY)
     try:
-        yield
+        yield is_locked(folder)
     finally:
-        del os.environ["STAGE_SCRATCH"]  # or what this process trains next would take these checkpoints for its own
-    shutil.rmtree(home)
+        os.close(folder)
+
+
+def is_locked(folder: int) -> bool:
+    """True if the lock is ours now."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
