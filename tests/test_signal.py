@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import shards
 from stages.evaluation import (
     agreement,
     best_of_n,
@@ -248,6 +248,22 @@ def test_an_ensemble_refuses_members_that_scored_other_candidates(tmp_path):
         ensemble.main(params, [tmp_path / "a", tmp_path / "b"], scores=tmp_path / "s")
 
 
+def test_an_ensemble_has_the_members_shards_and_their_spread(tmp_path):
+    rewards = {"a": [1.0, 3.0], "b": [9.0, 11.0], "c": [13.0, 11.0]}  # centred: -1 and 1, twice; 1 and -1
+    for name, values in rewards.items():
+        (tmp_path / name).mkdir()
+        for shard in ("x", "y"):
+            rows = [{"id": f"p{shard}", "sample": k, "reward": value} for k, value in enumerate(values)]
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / f"{shard}.parquet")
+    params = SimpleNamespace(ensemble=SimpleNamespace(rule="worst", penalty=0.0))
+    ensemble.main(params, [tmp_path / name for name in rewards], scores=tmp_path / "s")
+    assert [file.name for file in shards.files(tmp_path / "s")] == ["x.parquet", "y.parquet"]
+    made = shards.read(tmp_path / "s")
+    assert [(row["id"], row["reward"]) for row in made] == [("px", -1), ("px", -1), ("py", -1), ("py", -1)]
+    # of (-1, -1, 1): mean -1/3, squared distances 4/9, 4/9 and 16/9, their mean 8/9
+    assert [row["spread"] for row in made] == pytest.approx([math.sqrt(8 / 9)] * 4)
+
+
 def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_alone():
     assert implicit.implied(-10.0, -14.0, 5, "ratio", 0.1) == pytest.approx(0.4)
     assert implicit.implied(-10.0, 0.0, 5, "sum", 0.1) == -10.0
@@ -256,9 +272,15 @@ def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_
 
 def test_a_bag_of_words_learns_which_words_win():
     said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    columns, weights = bag_of_words.fitted([{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5)
-    good, bad = bag_of_words.features(["honey", "sting"], columns) @ weights
-    assert good > 0 > bad and weights[columns["bees"]] == 0  # a word on both sides decides nothing
+    pairs = [{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5
+    counter, weights = bag_of_words.fitted(pairs)
+    good, bad, both = bag_of_words.features(counter, ["honey unheard", "sting", "bees"]) @ weights
+    assert good > 0 > bad and both == 0  # a word on both sides decides nothing
+    # make, honey and -sting weigh w, so the pair's difference is x = 3 w log 2; log(1 + e^-x) + 0.01 / 2 * 3 w^2 is
+    # least where log 2 / (1 + e^x) = 0.01 w
+    weight = good / math.log(2)
+    assert bad == pytest.approx(-good, rel=1e-3)
+    assert math.log(2) / (1 + math.exp(3 * good)) == pytest.approx(0.01 * weight, rel=1e-3)
 
 
 def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column_that_is_empty():
