@@ -36,8 +36,8 @@ repro: setup
 	@cat metrics/table.md; echo "report: metrics/report.html"
 
 signals: setup
-	dvc --wait-for-lock repro --quiet signals/dvc.yaml:signal_report
-	@cat metrics/signals.md; echo "report: metrics/signals.html"
+	@python -m stages.tools.signals
+	@echo "report: metrics/signals.html"
 
 ablations: setup
 	python -m stages.tools.ablations
@@ -62,7 +62,7 @@ invalidation: setup
 
 chaos: setup
 	python -m tests.trust.chaos
-	python -m tests.trust.shards
+	python -m tests.trust.kills_in_rows
 
 # Every line of the lock may carry a tag: torch (comes with torch), cpu or gpu (only that engine wants it).
 lock: setup

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,13 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
-LONGEST = ["test_policy", "test_invalidation", "test_smoke", "test_sharing", "test_chaos"]
-"""Begun first, and while the smoke profile runs for the one another is at work; else the last minutes of a run are one
-worker's.
-"""
+LONGEST = ["test_invalidation", "test_policy", "test_sharing", "test_smoke", "test_chaos"]
+"""Begun first, the first while the smoke profile runs for the others; else the last minutes of a run are one worker's."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.pluginmanager.hasplugin("randomly"):
+        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def copy_tree(tmp_path: Path) -> Path:
@@ -57,17 +57,57 @@ def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory):
-    """A finished run of the smoke profile in a clone of its own: run once, copied for each of pytest's workers."""
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the smoke profile in a clone of its own, made once for all of pytest's workers.
+
+    No test works in it: `smoke` and `own_smoke` are copies.
+    """
     mine = tmp_path_factory.getbasetemp()
     shared = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "run-of-smoke"
-    with (shared.parent / "run-of-smoke.lock").open("w") as lock:
+    with (shared.parent / "run-of-smoke.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
             done = sh("python -m stages.tools.profile smoke && dvc --wait-for-lock repro", copy_tree(mine / "run"))
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
             (mine / "run").rename(shared)
-    return shutil.copytree(shared, mine / "smoke", symlinks=True)
+    return shared
+
+
+@pytest.fixture(scope="session")
+def smoke_to_read(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(finished_run, tmp_path_factory.getbasetemp() / "smoke", symlinks=True)
+
+
+@pytest.fixture
+def smoke(smoke_to_read: Path) -> Iterator[Path]:
+    """A finished run of the smoke profile for tests that only read: all tests of a worker share it.
+
+    A test that changes a file of it fails; let it ask for `own_smoke`.
+    """
+    before = files_of(smoke_to_read)
+    yield smoke_to_read
+    after = files_of(smoke_to_read)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    assert not changed, f"{changed[:5]} changed in the run that tests share; ask for own_smoke"
+
+
+@pytest.fixture
+def own_smoke(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run of the smoke profile for one test, which may do with it what it likes."""
+    return shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+
+
+def files_of(run: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of a run, without what commands that only look leave beside it."""
+    beside = {"__pycache__", ".scratch", "dvc_plots"}
+    found = {}
+    for folder, folders, files in os.walk(run):
+        here = Path(folder)
+        folders[:] = [name for name in folders if name not in beside and here / name != run / ".dvc/tmp"]
+        for path in (here / name for name in files if here / name != run / ".git/index"):
+            facts = path.lstat()
+            found[str(path.relative_to(run))] = facts.st_size, facts.st_mtime_ns
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -43,13 +43,13 @@ def test_four_kills_on_the_way_to_the_first_policy_change_nothing(smoke, tmp_pat
     ],
 )
 def test_a_file_that_dvc_was_writing_when_it_died_is_mended_and_costs_no_computation(
-    smoke, name, says, remedy, run_again
+    own_smoke, name, says, remedy, run_again
 ):
-    before, whole = chaos.recorded(smoke), (smoke / name).read_text()
-    (smoke / name).write_text(
+    before, whole = chaos.recorded(own_smoke), (own_smoke / name).read_text()
+    (own_smoke / name).write_text(
         whole[: max(0, whole.rfind("ath: "))]
     )  # up to the middle of its last `path:`; nothing where it has none
-    assert says in sh("dvc --wait-for-lock repro", smoke).stderr
-    done = sh(f"{remedy} && dvc --wait-for-lock repro", smoke)
+    assert says in sh("dvc --wait-for-lock repro", own_smoke).stderr
+    done = sh(f"{remedy} && dvc --wait-for-lock repro", own_smoke)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert re.findall("Running stage '(.+)'", done.stdout) == run_again and chaos.recorded(smoke) == before
+    assert re.findall("Running stage '(.+)'", done.stdout) == run_again and chaos.recorded(own_smoke) == before

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.data import benchmarks, demonstrations, releases
+from stages.data import benchmarks, demonstrations
+from stages.messages import MESSAGES
 
 
 def turns(**said: str) -> list[dict]:
@@ -33,7 +34,7 @@ def collect(
     benchmarks.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
     tests = [{"id": "t", "prompt": [{"role": "user", "content": "A test  prompt"}]}]
     pq.write_table(
-        pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])),
+        pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", MESSAGES)])),
         folder / "test.parquet",
     )
     out = folder / "out.parquet", folder / "out.json"
@@ -107,7 +108,7 @@ def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
         tmp_path / "evaluation",
         phrases=tmp_path / "phrases.parquet",
     )
-    pq.write_table(pa.table({"prompt": pa.array([], releases.MESSAGES)}), tmp_path / "test.parquet")
+    pq.write_table(pa.table({"prompt": pa.array([], MESSAGES)}), tmp_path / "test.parquet")
     out = {"demonstrations": tmp_path / "out.parquet", "metrics": tmp_path / "out.json"}
     with pytest.raises(ValueError, match=r"evol_instruct\.json: .*must name dataset, split and the 40-digit commit"):
         demonstrations.main(

@@ -1,9 +1,10 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from stages.evaluation import bootstrap, evaluate, monitors, report, select, standings
+from stages.evaluation import bootstrap, evaluate, monitors, policy_metrics, select
 
 
 def test_wins_count_a_tie_half():
@@ -12,6 +13,7 @@ def test_wins_count_a_tie_half():
 
 def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_mean():
     assert bootstrap.interval(np.full(20, 2.5), 200, 0.95, seed=1) == [2.5, 2.5]
+    assert bootstrap.interval(np.array([0.12345]), 200, 0.95, seed=1) == [0.1235, 0.1235]
     values = np.arange(100.0)
     low, high = bootstrap.interval(values, 4000, 0.95, seed=1)
     # the standard error of the mean is sqrt(833.25 / 100) = 2.887, so about 49.5 -+ 5.66
@@ -38,6 +40,7 @@ def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
     facts = evaluate.golds(mine, pi0, mine, params)
     assert (facts["gold_reward"], facts["gain"], facts["win_rate"]) == (pytest.approx(10), pytest.approx(4.5), 0.75)
     assert facts["over_offline"] == 0 and facts["over_offline_interval"] == [0, 0]
+    assert facts["win_rate_over_offline"] == 0.5 and facts["win_rate_over_offline_interval"] == [0.5, 0.5]
     assert facts["gain_interval"] == [0, pytest.approx(9)]
 
 
@@ -65,59 +68,16 @@ def test_the_judges_preference_is_a_mean_over_prompts_and_what_it_could_not_read
             (("a", 0.5), ("b", 0.25), ("c", 1.0)),
         )
     )
-    facts = evaluate.judged(mine, offline, params)
+    facts = evaluate.judge_numbers(mine, offline, params)
     assert (facts["judge_win_rate"], facts["judge_win_rate_interval"], facts["judge_unreadable"]) == (
         0.75,
         [0.5, 1.0],
         2,
     )
     assert (facts["judge_over_offline"], facts["judge_over_offline_interval"]) == (0.375, [0.25, 0.5])
-    assert evaluate.judged([{"id": "a"}], offline, params) == {}
+    assert evaluate.judge_numbers([{"id": "a"}], offline, params) == {}
     with pytest.raises(ValueError, match="no readable verdict on 1 test prompts"):
-        evaluate.judged(mine[-1:], offline, params)
-
-
-def reported(**numbers) -> dict:
-    return {"test": {"proxy_reward": 1.0, "tokens": 9.0, "finished": 1.0, "kl": 0.0} | numbers}
-
-
-def test_the_table_shows_the_columns_that_a_profile_has_and_the_verdict_what_the_intervals_say():
-    judge = {
-        "judge_win_rate": 0.7,
-        "judge_win_rate_interval": [0.6, 0.8],
-        "judge_over_offline": 0.1,
-        "judge_over_offline_interval": [-0.1, 0.3],
-    }
-    table = {"pi0": reported(**judge), "offline": reported(**judge), "pi1": reported(**judge)}
-    header, lines = report.results(table, 0.9)
-    assert header == [
-        "policy",
-        "judge prefers it to π0 [90 %]",
-        "judge: over offline",
-        "proxy",
-        "tokens",
-        "finished",
-        "KL to π0",
-    ]
-    assert [line[1:3] for line in lines] == [
-        ["", ""],
-        ["0.70 [0.60, 0.80]", ""],
-        ["0.70 [0.60, 0.80]", "+0.10 [-0.10, 0.30]"],
-    ]
-    told = "Selected on validation: π1, better than π0 and not shown to be better or worse than offline DPO, by 90 % intervals of the judge's preference."
-    assert report.verdict(table, "pi1", 0.9) == told
-    gold = {
-        "gold_reward": 1.0,
-        "gold_reward_interval": [0.0, 2.0],
-        "gain": -1.0,
-        "gain_interval": [-2.0, -0.5],
-        "win_rate": 0.2,
-    }
-    header, _ = report.results(
-        {name: reported(**gold, over_offline=1.0, over_offline_interval=[0.5, 2.0]) for name in ("pi0", "pi1")}, 0.95
-    )
-    assert header[:5] == ["policy", "gold reward [95 %]", "gain over π0", "gain over offline", "wins over π0"]
-    assert report.results({"pi0": reported()}, 0.95)[0] == ["policy", "proxy", "tokens", "finished", "KL to π0"]
+        evaluate.judge_numbers(mine[-1:], offline, params)
 
 
 def rules(**changes):
@@ -172,8 +132,14 @@ def test_the_monitors_by_hand():
     # three-word phrases of the second answer: a b a, b a b, a b a, b a b: half of them stand in it before
     rows = [measured("A b, c.", 10, 1.0), measured("a b a b a b", 30, 3.0, -5.0, -9.0, finished=False)]
     assert monitors.numbers(rows) == {
-        "proxy_reward": 2.0, "tokens": 20.0, "finished": 0.5, "kl": 2.5, "length_reward_correlation": 1.0, "distinct_2": round(3 / 7, 4), "repetition": 0.25,
-    }  # fmt: skip
+        "proxy_reward": 2.0,
+        "tokens": 20.0,
+        "finished": 0.5,
+        "kl": 2.5,
+        "length_reward_correlation": 1.0,
+        "distinct_2": round(3 / 7, 4),
+        "repetition": 0.25,
+    }
 
 
 def test_answers_of_one_length_correlate_with_nothing_and_silence_has_no_phrases():
@@ -186,16 +152,33 @@ def test_a_stop_names_every_rule_that_is_broken_and_null_is_no_rule():
     told = "kl 12.0 is over stop.max_kl = 10.0; finished 0.1 is under stop.min_finished = 0.2"
     assert "; ".join(monitors.broken(seen, rules(max_kl=10.0, min_finished=0.2))) == told
     assert monitors.broken(seen, rules(max_kl=12.0)) == []
-    told = "tokens 40.0 is over stop.max_tokens = 39.0; repetition 0.5 is over stop.max_repetition = 0.4; distinct_2 0.5 is under stop.min_distinct_2 = 0.6"
-    assert "; ".join(monitors.broken(seen, rules(max_tokens=39.0, max_repetition=0.4, min_distinct_2=0.6))) == told
+    assert monitors.broken(seen, rules(max_tokens=39.0, max_repetition=0.4, min_distinct_2=0.6)) == [
+        "tokens 40.0 is over stop.max_tokens = 39.0",
+        "repetition 0.5 is over stop.max_repetition = 0.4",
+        "distinct_2 0.5 is under stop.min_distinct_2 = 0.6",
+    ]
 
 
-def test_the_table_grows_by_a_row_that_tells_how_the_policy_was_made(tmp_path):
-    for name in ("pi0", "pi1"):
-        (tmp_path / f"{name}.json").write_text(f'{{"{name}": {{}}}}')
-    (tmp_path / "rank").mkdir()
-    (tmp_path / "rank/t0.json").write_text('{"rows_out": 3}')
-    standings.main(
-        None, [tmp_path / "pi0.json", tmp_path / "pi1.json"], [tmp_path / "rank/t0.json"], table=tmp_path / "t.json"
-    )
-    assert (tmp_path / "t.json").read_text().split() == '{ "pi0": {}, "pi1": { "rank": { "rows_out": 3 } } }'.split()
+def write_policies(folder, **values):
+    for name, value in values.items():
+        (folder / f"{name}.json").write_text(json.dumps({name: {"validation": {"proxy_reward": value}}}))
+
+
+def test_the_iterations_say_which_policies_are_read_and_a_missing_one_is_named(tmp_path):
+    """Files in the order of their names would be offline, pi0, pi1; pi2's is of an iteration that was removed."""
+    write_policies(tmp_path, pi0=1.0, offline=2.0, pi1=3.0, pi2=9.0)
+    one, two = [SimpleNamespace(makes="pi1")], [SimpleNamespace(makes="pi1"), SimpleNamespace(makes="pi2")]
+    assert list(policy_metrics.table(one, tmp_path)) == ["pi0", "offline", "pi1"]
+    assert list(policy_metrics.table(two, tmp_path)) == ["pi0", "offline", "pi1", "pi2"]
+    (tmp_path / "pi1.json").unlink()
+    with pytest.raises(ValueError, match=r"pi1\.json is missing.*; run `dvc --wait-for-lock repro`"):
+        policy_metrics.table(two, tmp_path)
+
+
+def test_the_policy_of_a_removed_iteration_cannot_be_selected(tmp_path):
+    write_policies(tmp_path, pi0=1.0, offline=2.0, pi1=3.0, pi2=9.0)
+    params = selection()
+    params.iterations = [SimpleNamespace(samples="pi0", makes="pi1")]
+    select.main(params, tmp_path, metrics=tmp_path / "selected.json")
+    found = json.loads((tmp_path / "selected.json").read_text())
+    assert found == {"policy": "pi1", "by": "proxy_reward", "validation": {"pi1": 3.0}, "ruled_out": {}}

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.data import audit, benchmarks, filter, mix_start, pair_format, releases, split
+from stages.data import audit, benchmarks, filter, mix_start, pair_format, split
 from stages.data.sources import hh_rlhf
+from stages.messages import MESSAGES
 
 HH = Path("../shared/data/preferences/hh_harmless_test_raw.jsonl.gz")
 NUMBERS = SimpleNamespace(
@@ -59,7 +60,7 @@ class Mix:
         (folder / "raw").mkdir(exist_ok=True)
         (folder / "raw/set.jsonl").write_text(questions)
         benchmarks.main(NUMBERS, folder / "raw", phrases=folder / "phrases.parquet")
-        tests = pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])
+        tests = pa.schema([("id", pa.string()), ("prompt", MESSAGES)])
         pq.write_table(
             pa.Table.from_pylist([{"id": "t", "prompt": user("A test  prompt")}], tests), folder / "test.parquet"
         )

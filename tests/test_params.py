@@ -55,8 +55,16 @@ def tree(profile: str = "quickstart") -> dict:
         ("mix.quickstart.filter.min_margin", -1.0, "mix.quickstart.filter.min_margin = -1.0"),
         ("prompts.per_iteration", 0, "prompts.per_iteration = 0"),
         ("rank.truncated", "sometimes", "rank.truncated = 'sometimes'"),
-        ("policies", ["pi0", "pi1"], "policies must be [pi0, offline, pi1, pi2]"),
-        ("candidates", ["heldout", "pi0-0"], "candidates must be [heldout, reward_bench, pi0-0, pi1-0]"),
+        ("policies", ["pi0", "pi1"], "policies = '...'"),
+        ("rank.scorer", "judge", "add -S 'signals.judge=[judge]' to the command, or set it in params.yaml"),
+        ("signals.judge", ["longer"], "signals.judge.0 = 'longer'"),
+        ("signals.ensemble", ["ensemble", "ensemble"], "signals.ensemble = '...'"),
+        ("signals.reward_model", [], "rank.scorer = reward_model, and signals.reward_model = []: it is not in use"),
+        ("signals.side_by_side", ["all"], "signals.side_by_side reads what preference_model says"),
+        ("offline.train", "data/offline/mixed.parquet", "and offline.set = {}; add the set to offline.set"),
+        ("evaluate.judge", ["judge"], "evaluate.reads = measures, and evaluate.judge = ['judge']; set both"),
+        ("generate.rows_per_shard", 0, "generate.rows_per_shard = 0"),
+        ("generate.rows_per_shard", 7, "generate.rows_per_shard = 7 holds no prompt's generate.n = 8 completions"),
         ("rank.scorer", "taste", "rank.scorer = 'taste'"),
         ("judge.top_logprobs", 21, "judge.top_logprobs = 21"),
         ("pairwise.ranking", "league", "pairwise.ranking = 'league'"),
@@ -143,7 +151,7 @@ def test_options_of_a_loss_that_go_together_are_taken(changes):
             "pi1/half",
             "iterations[1].rival = 'pi1/half' must be one of ['base', 'pi0'], or with dpo.half = true of ['pi1/half']",
         ),
-        ("makes", "pi3", "iterations[1] must be {id: t1, samples: pi1, makes: pi2, ...}"),
+        ("makes", "pi3", "iterations[1] must be {samples: pi1, makes: pi2, ...}"),
     ],
 )
 def test_an_iteration_starts_from_and_refers_to_policies_that_are_there(field, value, told):
@@ -155,26 +163,29 @@ def test_an_iteration_starts_from_and_refers_to_policies_that_are_there(field, v
 
 def test_a_policy_that_judges_itself_asks_no_served_judge():
     params = tree()
-    params["rank"]["scorer"], params["judge"]["served"] = "self_judge", "judge-8b"
+    params["signals"]["self_judge"], params["judge"]["served"] = ["self_judge"], "judge-8b"
     with pytest.raises(ParamsError, match=re.escape("judge.served = 'judge-8b' another model; set it to null")):
         check(params, "params.yaml")
 
 
 def test_the_simulated_annotator_labels_no_prompts_but_the_quickstarts():
-    told = "rank.scorer = refreshed with annotate.by = simulated, and evaluate.gold = none: the simulated annotator knows the quickstart's prompts only"
+    told = (
+        "annotate.by = simulated, and evaluate.gold = none: the simulated annotator knows the quickstart's prompts only"
+    )
+    refreshed = ["rank.scorer=refreshed", "signals.refreshed=[refreshed]"]
     with pytest.raises(ValueError, match=re.escape(told)):
-        compose("paper", ["rank.scorer=refreshed"])
-    assert "by: people" in compose("paper", ["rank.scorer=refreshed", "annotate.by=people"])
+        compose("paper", refreshed)
+    assert "by: people" in compose("paper", [*refreshed, "annotate.by=people"])
 
 
 def test_a_policy_is_selected_by_the_judge_only_where_the_judge_is_asked():
     params = tree()
     params["select"]["by"] = "judge_win_rate"
     with pytest.raises(
-        ParamsError, match=re.escape("select.by = judge_win_rate, and evaluate.reads = measures: no judge is asked")
+        ParamsError, match=re.escape("select.by = judge_win_rate, and evaluate.judge = []: no judge is asked")
     ):
         check(params, "params.yaml")
-    params["evaluate"]["reads"] = "judged"
+    params["evaluate"] |= {"reads": "judged_by", "judge": ["judge"]}
     check(params, "params.yaml")
 
 
@@ -304,7 +315,7 @@ def test_the_paper_profile_has_the_papers_numbers():
         0.1,
     )
     assert (p["generate"]["n"], p["generate"]["temperatures"], p["generate"]["max_new_tokens"]) == (8, [1.0, 0.7], 2048)
-    assert (p["offline"]["set"]["source"], p["offline"]["pairs"], p["offline"]["train"]) == (
+    assert (p["offline"]["set"]["nectar"]["source"], p["offline"]["pairs"], p["offline"]["train"]) == (
         "nectar",
         3 * 20000,
         "data/offline/mixed.parquet",

@@ -1,5 +1,6 @@
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,19 +85,31 @@ def test_truncated_completions_follow_the_rule(truncated, chosen, rejected):
         max_size=8,
     )
 )
-def test_every_prompt_becomes_one_pair_or_one_named_drop(prompts):
+def test_every_prompt_becomes_its_best_against_its_worst_or_one_named_drop(prompts):
     rows = [
         candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)
     ]
-    try:
-        pairs, drops = rank.rank(rank.by_prompt(rows[::-1], n=3), "t0", RULES)
-    except ValueError:
-        pairs, drops = [], None
-    if drops is not None:
-        assert len(pairs) + drops.total() == len(prompts)
-    for row in pairs:
-        assert row["margin"] > 0 and row["chosen"] != row["rejected"]
-        assert row["chosen"][0]["content"].strip() and row["rejected"][0]["content"].strip()
+    wanted = {f"p{i}": pair for i, group in enumerate(prompts) if (pair := first_extremes(group))}
+    groups = rank.by_prompt(rows[::-1], n=3)
+    if not wanted:
+        with pytest.raises(ValueError, match=rf"{len(prompts)} prompts, no pair"):
+            rank.rank(groups, "t0", RULES)
+        return
+    pairs, drops = rank.rank(groups, "t0", RULES)
+    text = lambda row, side: row[side][0]["content"]  # noqa: E731
+    made = {text(row, "prompt"): (text(row, "chosen"), text(row, "rejected"), row["margin"]) for row in pairs}
+    assert made == wanted
+    assert len(pairs) + drops.total() == len(prompts)
+
+
+def first_extremes(group: list[tuple[float, str, bool]]) -> tuple[str, str, float] | None:
+    """The first text of the highest reward, the first of the lowest and the margin, where they make a pair."""
+    usable = [(reward, text) for reward, text, _ in group if text.strip()]
+    if len(usable) < 2:
+        return None
+    high, low = max(reward for reward, _ in usable), min(reward for reward, _ in usable)
+    chosen, rejected = (next(text for reward, text in usable if reward == extreme) for extreme in (high, low))
+    return (chosen, rejected, high - low) if high > low and chosen != rejected else None
 
 
 def samples(group: list[dict], draw: int = 0, **rules: Any) -> list:
@@ -179,29 +192,64 @@ def looked_at(group: list[dict], rules: rank.Rules) -> int:
     )
 
 
-@given(
-    st.lists(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.0, None]), st.sampled_from("abc "), st.booleans()), min_size=4, max_size=4), min_size=1),
-    st.sampled_from(["best_worst", "best_second", "best_random", "all_pairs", "top_bottom", "across"]),
-    st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4),
-)  # fmt: skip
-def test_whatever_the_strategy_every_pair_looked_at_is_kept_or_named_and_has_an_id_of_its_own(
-    prompts, pairing, truncated, top_k
+def margins(group: list[dict], rules: rank.Rules) -> list[float]:
+    """Of the pairs that a strategy's name stands for, in ascending order; of best_random all that it may draw."""
+    usable = [row for row in group if not rank.left_out(row, rules.truncated)]
+    winners = [row for row in usable if row["finished"] or rules.truncated == "keep"]
+    rewards, best = (sorted(row["reward"] for row in rows) for rows in (usable, winners))
+    if len(usable) < 2 or not winners:
+        return []
+    below = [reward for reward in rewards if reward <= best[-1]][:-1]
+    owner = lambda row: row["sample"] < rules.own  # noqa: E731
+    return sorted(
+        {
+            "best_worst": [best[-1] - reward for reward in below[:1]],
+            "best_second": [best[-1] - reward for reward in below[-1:]],
+            "best_random": [best[-1] - reward for reward in below],
+            "all_pairs": [a - b for a in best for b in rewards],
+            "top_bottom": [
+                a - b for a, b in zip(best[::-1], rewards[: len(rewards) // 2][: rules.top_k], strict=False)
+            ],
+            "across": sorted(a["reward"] - b["reward"] for a in winners for b in usable if owner(a) != owner(b))[-1:],
+        }[rules.pairing]
+    )
+
+
+rewards = st.sampled_from([0.0, 1.0, 2.0, 3.0, 5.0, 9.0, None])
+fourfold = st.lists(st.tuples(rewards, st.sampled_from("abcdefgh "), st.booleans()), min_size=4, max_size=4)
+
+
+@pytest.mark.parametrize("pairing", ["best_worst", "best_second", "best_random", "all_pairs", "top_bottom", "across"])
+@given(st.lists(fourfold, min_size=1), st.sampled_from(["keep", "drop", "rejected_only"]), st.integers(1, 4))
+def test_whatever_the_strategy_its_pairs_are_the_extremes_it_is_named_after_and_the_others_are_dropped_by_name(
+    pairing, prompts, truncated, top_k
 ):
     rows = [
         candidate(k, r, t, f, prompt=f"p{i}") for i, group in enumerate(prompts) for k, (r, t, f) in enumerate(group)
     ]
     rules = rank.Rules(pairing, top_k, 0.0, 0.0, truncated, own=2)
     groups = rank.by_prompt(rows, n=4)
+    looked = {name: margins(group, rules) for name, group in groups.items()}
+    over_zero = {name: [margin for margin in found if margin > 0] for name, found in looked.items()}
+    distinct = {name for name, group in groups.items() if len({row["completion"] for row in group}) == 4}
+    if pairing == "best_random":  # a draw among them, so it is known only where none of them would be dropped
+        due = {name: 1 for name in distinct if looked[name] and looked[name] == over_zero[name]}
+    else:
+        due = {name: len(over_zero[name]) for name in distinct}
     try:
         pairs, drops = rank.rank(groups, "t0", rules, seed=1)
-    except ValueError:
+    except ValueError as error:
+        assert "no pair" in str(error) and not any(due.values())
         return
+    made: dict[str, list[float]] = {name: [] for name in groups}
+    for row in pairs:
+        assert row["margin"] > 0 and row["chosen"] != row["rejected"]
+        assert row["chosen_finished"] or truncated == "keep"
+        made[row["prompt"][0]["content"]].append(row["margin"])
+    assert not any(Counter(made[name]) - Counter(over_zero[name]) for name in groups)
+    assert {name: len(made[name]) for name in due} == due
     assert len(pairs) + drops.total() == sum(looked_at(group, rules) for group in groups.values())
     assert len({row["id"] for row in pairs}) == len(pairs)
-    for row in pairs:
-        assert (
-            row["margin"] > 0 and row["chosen"] != row["rejected"] and (row["chosen_finished"] or truncated == "keep")
-        )
     assert pairs == rank.rank(rank.by_prompt(rows[::-1], n=4), "t0", rules, seed=1)[0]
 
 

@@ -14,16 +14,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.evaluation import best_of_n, reward_bench, reward_bench_sections, signal, signal_report
+from stages.evaluation import (
+    agreement,
+    best_of_n,
+    calibration,
+    reward_bench,
+    reward_bench_sections,
+    signal,
+    signal_report,
+)
 from stages.signals import pairs_as_candidates
 from stages.signals.scorers import bag_of_words, ensemble, implicit
 
 PROMPT = [{"role": "user", "content": "Tell me about bees."}]
 GOOD, BAD = "Bees make honey in the hive. The queen leads the colony.", "bees bees bees"
 PARAMS = SimpleNamespace(
-    evaluate=SimpleNamespace(gold="quickstart", confidence=0.95, resamples=200), pairwise=SimpleNamespace(ranking="tournament"),
-    implicit=SimpleNamespace(form="ratio"), seed=1,
-)  # fmt: skip
+    evaluate=SimpleNamespace(gold="quickstart", confidence=0.95, resamples=200),
+    pairwise=SimpleNamespace(ranking="tournament"),
+    implicit=SimpleNamespace(form="ratio"),
+    seed=1,
+)
 
 
 def pair(chosen: float | None, rejected: float | None, **changes) -> dict:
@@ -47,20 +57,22 @@ def test_accuracy_against_gold_follows_the_gold_order_even_where_the_label_is_wr
         "chosen": right["rejected"],
         "rejected": right["chosen"],
     }  # the label prefers the bad answer, and so does the signal
-    facts = signal.against_gold([right, flipped], 0.95)
+    facts = agreement.against_gold([right, flipped], 0.95)
     assert facts["gold"]["accuracy"] == 0.5 and facts["labels against gold"]["accuracy"] == 0.5
 
 
 def test_a_tie_counts_half_and_an_interval_stays_between_0_and_1():
-    assert [signal.right(1.0, 1.0), signal.right(2.0, 1.0), signal.right(1.0, 2.0)] == [0.5, 1.0, 0.0]
+    assert [agreement.right(1.0, 1.0), agreement.right(2.0, 1.0), agreement.right(1.0, 2.0)] == [0.5, 1.0, 0.0]
     # Wilson's interval for 8 of 10: (0.8 + 1.96^2 / 20) / (1 + 1.96^2 / 10) = 0.7166, +- 0.2264
-    assert signal.accuracy([1.0] * 8 + [0.0] * 2, 0.95)["interval"] == pytest.approx([0.4902, 0.9433], abs=2e-4)
-    assert signal.accuracy([1.0] * 3, 0.95)["interval"][1] == pytest.approx(1.0)
+    assert agreement.accuracy([1.0] * 8 + [0.0] * 2, 0.95)["interval"] == pytest.approx([0.4902, 0.9433], abs=2e-4)
+    assert agreement.accuracy([1.0] * 3, 0.95)["interval"][1] == pytest.approx(1.0)
+    # a tie is half a hit: 1.5 of 2, (0.75 + 1.96^2 / 4) / (1 + 1.96^2 / 2) = 0.5856, +- 0.3877
+    assert agreement.accuracy([1.0, 0.5], 0.95) == {"accuracy": 0.75, "interval": [0.1979, 0.9733], "pairs": 2}
 
 
 def test_a_signal_that_is_sure_of_three_quarters_and_always_right_is_a_quarter_off():
     sure, wrong, torn = 0.75, 0.25, 0.5
-    error = lambda *stated: signal.calibration_error(signal.reliability(list(stated)))  # noqa: E731
+    error = lambda *stated: calibration.error(calibration.reliability(list(stated)))  # noqa: E731
     assert error(sure) == pytest.approx(0.25)
     assert error(sure, torn) == pytest.approx(0.125)  # a tie is half right and half sure
     assert error(sure, sure, sure, wrong) == pytest.approx(0)
@@ -68,33 +80,33 @@ def test_a_signal_that_is_sure_of_three_quarters_and_always_right_is_a_quarter_o
 
 def test_what_a_reward_states_depends_on_the_signal():
     row = pair(math.log(3), 0.0)
-    assert signal.probability(row, "reward_model", PARAMS) == pytest.approx(0.75)
-    assert signal.probability(row, "longer", PARAMS) is None
+    assert calibration.probability(row, "reward_model", PARAMS) == pytest.approx(0.75)
+    assert calibration.probability(row, "longer", PARAMS) is None
     sums = SimpleNamespace(pairwise=PARAMS.pairwise, implicit=SimpleNamespace(form="sum"))
-    assert signal.probability(row, "implicit", sums) is None
+    assert calibration.probability(row, "implicit", sums) is None
     wins = SimpleNamespace(pairwise=SimpleNamespace(ranking="all_pairs"), implicit=PARAMS.implicit)
-    assert signal.probability(pair(0.8, 0.2), "judge", wins) == 0.8
+    assert calibration.probability(pair(0.8, 0.2), "judge", wins) == 0.8
 
 
 def test_pairs_are_told_apart_by_source_margin_and_length():
     rows = [pair(1.0, 0.0), pair(0.0, 1.0, source="t", margin=3.0), pair(1.0, 0.0, source="t", margin=None)]
-    names = {name: len(part) for name, part in signal.parts(rows).items()}
+    names = {name: len(part) for name, part in agreement.parts(rows).items()}
     extra = len(GOOD) - len(BAD)
     assert names == {"source s": 1, "source t": 2, "margin 2": 1, "margin 3": 1, f"chosen longer by {extra}": 3}
-    assert "source s" not in signal.parts(rows[:1])
+    assert "source s" not in agreement.parts(rows[:1])
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=50))
 def test_every_value_falls_in_exactly_one_range(values):
-    bins = signal.binned(values)
+    bins = agreement.binned(values)
     assert len(bins) <= 4 and all(sum(low <= value <= high for low, high in bins) == 1 for value in values)
 
 
 def test_a_pair_that_was_never_scored_is_an_error_and_one_without_a_verdict_a_count():
     scored = [{"id": "1", "sample": 0, "reward": 1.0}, {"id": "1", "sample": 1, "reward": None}]
-    assert signal.judged([pair(0, 0)], scored) == ([], 1)
+    assert signal.with_rewards([pair(0, 0)], scored) == ([], 1)
     with pytest.raises(ValueError, match=r"2 pairs, 2 scored sides, 1 pairs without \(\['2'\]\); score them again"):
-        signal.judged([pair(0, 0), pair(0, 0, id="2")], scored)
+        signal.with_rewards([pair(0, 0), pair(0, 0, id="2")], scored)
 
 
 def test_the_correlation_with_length_is_pearsons_by_prompt():
@@ -241,7 +253,7 @@ def test_a_bag_of_words_learns_which_words_win():
 
 
 def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column_that_is_empty():
-    labels = signal.accuracy([1.0, 1.0, 0.0, 0.0], 0.95)
+    labels = agreement.accuracy([1.0, 1.0, 0.0, 0.0], 0.95)
     plain = {"heldout": {"labels": labels}, "length": {"correlation": None}}
     bench = {
         "reward_bench": {
@@ -253,9 +265,9 @@ def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column
         "yardstick": "judge",
         "signals": {name: [{"n": 1, "mean": 0.5}, {"n": 4, "mean": 1.5}] for name in ("longer", "reward_model")},
     }
-    header, lines = signal_report.rows({"longer": plain, "reward_model": plain}, best, 0.95)
+    header, lines = signal_report.signals_table({"longer": plain, "reward_model": plain}, best, 0.95)
     assert header == ["signal", "labels [95 %]", "judge of the best of 4"]
     assert lines == [[name, "50.0 [15, 85]", "1.50"] for name in ("longer", "reward model")]
-    header, lines = signal_report.rows({"longer": plain, "reward_model": plain | bench}, best, 0.95)
+    header, lines = signal_report.signals_table({"longer": plain, "reward_model": plain | bench}, best, 0.95)
     assert header[1] == "reasoning" and lines[0][1] == "" and lines[1][1] == "57.1 (2 of 7)"  # (984 * 0.5 + 164) / 1148
     assert lines[-1] == ["preference model (mix2), the paper's", "94.7", "", ""]

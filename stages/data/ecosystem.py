@@ -16,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 
 from stages.data import pair_format, releases
+from stages.messages import MESSAGES
 
 SIDES, JUDGED = ["chosen", "rejected"], ["response_a", "response_b", "preference"]
 OPTIONAL = {
-    "messages": releases.MESSAGES,
+    "messages": MESSAGES,
     "margin": pa.float64(),
     "chosen_score": pa.float64(),
     "rejected_score": pa.float64(),
@@ -34,11 +35,11 @@ def declared(found: pa.Schema, raw: Path) -> pa.Schema:
             f"{raw}: fields {found.names} are none of the forms chosen, rejected[, prompt] or prompt, response_a, response_b, preference; rename them"
         )
     messages = form == SIDES and not releases.is_text(found.field("chosen").type)
-    fields = [(name, releases.MESSAGES if messages else pa.string()) for name in form]
+    fields = [(name, MESSAGES if messages else pa.string()) for name in form]
     if "id" in found.names:
         fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     if "prompt" in found.names:
-        fields.append(("prompt", pa.string() if releases.is_text(found.field("prompt").type) else releases.MESSAGES))
+        fields.append(("prompt", pa.string() if releases.is_text(found.field("prompt").type) else MESSAGES))
     return pa.schema([*fields, *((name, kind) for name, kind in OPTIONAL.items() if name in found.names)])
 
 

@@ -17,14 +17,15 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stages.data import releases
+from stages.messages import MESSAGES
 
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
-        ("prompt", releases.MESSAGES),
-        ("chosen", releases.MESSAGES),
-        ("rejected", releases.MESSAGES),
+        ("prompt", MESSAGES),
+        ("chosen", MESSAGES),
+        ("rejected", MESSAGES),
     ]
     + [
         ("margin", pa.float64())

@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.data import overlap, pair_format, releases
+from stages.messages import MESSAGES
 
 FORMS = ["messages", "context_messages", "prompt"]
-SCHEMA = pa.schema([("id", pa.string()), ("prompt", releases.MESSAGES)])
+SCHEMA = pa.schema([("id", pa.string()), ("prompt", MESSAGES)])
 
 
 def declared(found: pa.Schema, file: Path) -> pa.Schema:
@@ -32,7 +33,7 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
     field = next((name for name in FORMS if name in found.names), None)
     if not field:
         raise ValueError(f"{file}: fields {found.names}, none of them {FORMS}; rename the one that holds the prompt")
-    fields = [(field, pa.string() if releases.is_text(found.field(field).type) else releases.MESSAGES)]
+    fields = [(field, pa.string() if releases.is_text(found.field(field).type) else MESSAGES)]
     if "id" in found.names:
         fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     return pa.schema(fields)
@@ -49,7 +50,7 @@ def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
         asked, turn = pl.col(fields.names[0]), pl.element().struct
         messages = (
             asked.list.eval(pl.struct(turn.field("role"), turn.field("content")))
-            if fields.field(0).type == releases.MESSAGES
+            if fields.field(0).type == MESSAGES
             else None
         )
         number = pl.format("{}-{}", pl.lit(releases.name(raw, file)), "row")

@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 BATCH = 20_000  # rows
 ROWS = (".parquet", ".jsonl", ".jsonl.gz")
 CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 Batches = Iterator[tuple[pl.DataFrame, Counter]]
 
 

@@ -1,8 +1,8 @@
 """What the best of n answers is worth when a signal picks it, so that n is chosen before money is spent and
 over-optimisation is seen.
 
-Reads   scores: for each signal, its rewards of the same N answers of pi_0 to each prompt; the file's folder is the
-        signal's name
+Reads   scores: for each signal, shards of its rewards of the same N answers of pi_0 to each prompt; the folder that
+        holds the shards' is the signal's name
 Writes  curves: for each n = 1, 2, 4, ... N the KL bound log n - (n - 1) / n in nats, and by signal the mean yardstick
         of its best of n with interval
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import bootstrap
 from stages.signals import annotator
 
@@ -49,10 +49,8 @@ def by_prompt(rows: list[dict], values: list[float]) -> dict[str, np.ndarray]:
         groups.setdefault(row["id"], {})[row["sample"]] = value
     if len({len(group) for group in groups.values()}) > 1:
         raise ValueError("prompts have unlike numbers of answers, best of n has no common N; generate again")
-    return {
-        name: np.array([group[sample] for sample in sorted(group)], np.float64)
-        for name, group in sorted(groups.items())
-    }
+    ordered = {name: [group[sample] for sample in sorted(group)] for name, group in sorted(groups.items())}
+    return {name: np.array(group, np.float64) for name, group in ordered.items()}
 
 
 def curve(rewards: dict[str, np.ndarray], worth: dict[str, np.ndarray], params: Any) -> list[dict[str, Any]]:
@@ -62,40 +60,31 @@ def curve(rewards: dict[str, np.ndarray], worth: dict[str, np.ndarray], params: 
     points, settings = [], (params.evaluate.resamples, params.evaluate.confidence, params.seed)
     for n in sizes(len(next(iter(worth.values())))):
         each = np.array([best_of(rewards[name], worth[name], n) for name in worth])
-        points.append(
-            {
-                "n": n,
-                "kl": round(log(n) - (n - 1) / n, 4),
-                "mean": round(float(each.mean()), 4),
-                "interval": bootstrap.interval(each, *settings),
-            }
-        )
+        bound, mean = log(n) - (n - 1) / n, float(each.mean())
+        interval = bootstrap.interval(each, *settings)
+        points.append({"n": n, "kl": round(bound, 4), "mean": round(mean, 4), "interval": interval})
     return points
 
 
+def rewards_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """A signal's rewards by prompt; an answer that it could not judge counts as worse than all others."""
+    least = min((row["reward"] for row in rows if row["reward"] is not None), default=0.0) - 1
+    return by_prompt(rows, [least if row["reward"] is None else row["reward"] for row in rows])
+
+
+def golds_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """r* by prompt."""
+    return by_prompt(rows, [annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in rows])
+
+
 def main(params: Any, scores: list[Path], *, curves: Path) -> None:
-    rows: dict[str, list[dict]] = {}
-    for path in scores:
-        rows.setdefault(path.parent.name, []).extend(pq.read_table(path).to_pylist())
-    least = {
-        name: min((row["reward"] for row in mine if row["reward"] is not None), default=0.0) - 1
-        for name, mine in rows.items()
-    }
-    rewards = {
-        name: by_prompt(mine, [least[name] if row["reward"] is None else row["reward"] for row in mine])
-        for name, mine in rows.items()
-    }
-    first = next(iter(rows.values()))
+    rows = {path.parent.name: shards.read(path) for path in scores}
+    rewards = {name: rewards_of(mine) for name, mine in rows.items()}
     yardstick = "judge" if params.evaluate.gold == "none" else "r*"
-    worth = (
-        rewards["judge"]
-        if yardstick == "judge"
-        else by_prompt(first, [annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in first])
-    )
-    made = {name: curve(mine, worth, params) for name, mine in rewards.items()} | {
-        f"{yardstick} itself": curve(worth, worth, params)
-    }
-    curves.write_text(json.dumps({"yardstick": yardstick, "prompts": len(worth), "signals": made}, indent=1) + "\n")
-    most = made[f"{yardstick} itself"][-1]["n"]
+    worth = rewards["judge"] if yardstick == "judge" else golds_of(next(iter(rows.values())))
+    best = curve(worth, worth, params)
+    made = {name: curve(mine, worth, params) for name, mine in rewards.items()} | {f"{yardstick} itself": best}
+    found = {"yardstick": yardstick, "prompts": len(worth), "signals": made}
+    curves.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     told = ", ".join(f"{name} {points[-1]['mean']:.2f}" for name, points in made.items())
-    print(f"best_of_n: {yardstick} of the best of {most} of {len(worth)} prompts: {told}")
+    print(f"best_of_n: {yardstick} of the best of {best[-1]['n']} of {len(worth)} prompts: {told}")

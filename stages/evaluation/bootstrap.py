@@ -1,12 +1,24 @@
 """Intervals by resampling, for `evaluate` and `best_of_n`."""
 
 import numpy as np
+from scipy import stats
 
 
 def interval(values: np.ndarray, resamples: int, confidence: float, seed: int) -> list[float]:
-    """[low, high] of the mean of `values` (N,), by resampling its rows: the same rows are drawn for every quantity
-    (Efron 1979).
+    """[low, high] of the mean of `values` (N,), by the percentile bootstrap over its rows (Efron 1979).
+
+    The seed draws the same rows for every quantity of one length, so that their intervals are comparable. One row
+    alone has no spread.
     """
-    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    edge = (1 - confidence) / 2
-    return np.quantile(values[draws].mean(axis=1), [edge, 1 - edge]).round(4).tolist()
+    if len(values) == 1:
+        return [round(float(values[0]), 4)] * 2
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = found.confidence_interval
+    return [round(float(low), 4), round(float(high), 4)]

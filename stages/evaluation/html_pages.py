@@ -1,15 +1,32 @@
-"""What the HTML pages share: a style, tables, and pictures that stand in the page itself."""
+"""What the pages share: their frame and tables (templates/), Markdown tables, and pictures that stand in the page
+itself.
+"""
 
-import html
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;border-bottom:1px solid #d5d9de;text-align:right}
-td:first-child,th:first-child{text-align:left}.wide{overflow-x:auto;font-size:.85rem}svg{max-width:100%;height:auto}code{background:#f2f4f6;padding:0 .2rem}
-"""
+import jinja2
+
+DATA_FILES = ["templates/page.html.jinja", "templates/tables.html.jinja"]
+TEMPLATES = Path(__file__).parent / "templates"
+COLOUR = "#2457a6"
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of templates/ with its values; text is escaped, a value that the template wants and has not is an
+    error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def svg(draw: Callable[[Any], Any]) -> str:
@@ -17,26 +34,22 @@ def svg(draw: Callable[[Any], Any]) -> str:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update(
-        {"svg.hashsalt": "report", "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False}
-    )
+    stable = {"svg.hashsalt": "report", "svg.fonttype": "none"}
+    matplotlib.rcParams.update(stable | {"axes.spines.top": False, "axes.spines.right": False})
     from matplotlib import pyplot as plt
 
-    text = io.StringIO()
-    draw(plt).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    text, figure = io.StringIO(), draw(plt)
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """An HTML table; cells are plain text."""
-    lines = [
-        "".join(f"<th>{html.escape(cell)}</th>" for cell in header),
-        *("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows),
-    ]
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """The same as Markdown."""
+    """A Markdown table: the first column is text, the others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def percent(share: float) -> str:
+    """As the tables and sentences say it: 0.95 is `95 %`."""
+    return f"{100 * share:g} %"

@@ -31,6 +31,11 @@ def repetition(text: str) -> float:
     return 1 - len(set(found)) / len(found) if found else 0.0
 
 
+def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+    """(N,) float64."""
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson's, of shape (N,); 0 where either does not vary."""
     return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() and y.std() else 0.0
@@ -42,22 +47,17 @@ def numbers(answers: list[dict[str, Any]]) -> dict[str, float]:
     kl is the estimator k1: the mean of log pi - log pi_0 over the policy's own answers at temperature 1; unbiased, in
     nats per answer.
     """
-    column = {
-        name: np.array([row[name] for row in answers], dtype=np.float64)
-        for name in ("proxy_reward", "logp_policy", "logp_reference", "finished")
-    }
-    tokens, texts = (
-        np.array([len(row["token_ids"]) for row in answers], dtype=np.float64),
-        [row["completion"] for row in answers],
-    )
+    reward = column(answers, "proxy_reward")
+    tokens = np.array([len(row["token_ids"]) for row in answers], dtype=np.float64)
+    texts = [row["completion"] for row in answers]
     seen = {
-        "proxy_reward": column["proxy_reward"].mean(),
+        "proxy_reward": reward.mean(),
         "tokens": tokens.mean(),
-        "finished": column["finished"].mean(),
-        "kl": (column["logp_policy"] - column["logp_reference"]).mean(),
-        "length_reward_correlation": correlation(tokens, column["proxy_reward"]),
+        "finished": column(answers, "finished").mean(),
+        "kl": (column(answers, "logp_policy") - column(answers, "logp_reference")).mean(),
+        "length_reward_correlation": correlation(tokens, reward),
         "distinct_2": distinct(texts, 2),
-        "repetition": float(np.mean([repetition(text) for text in texts])),
+        "repetition": np.mean([repetition(text) for text in texts]),
     }
     return {name: round(float(value), 4) + 0.0 for name, value in seen.items()}  # + 0.0: -0.0 is 0.0
 
@@ -71,12 +71,17 @@ def over(seen: dict[str, float], most: dict[str, float | None], section: str) ->
     ]
 
 
-def broken(seen: dict[str, float], rules: Any) -> list[str]:
-    """The rules of params.yaml's `stop` that these numbers break, in words."""
-    high = over(seen, {"kl": rules.max_kl, "tokens": rules.max_tokens, "repetition": rules.max_repetition}, "stop")
-    least = {"finished": rules.min_finished, "distinct_2": rules.min_distinct_2}
-    return high + [
-        f"{name} {seen[name]} is under stop.min_{name} = {bound}"
+def under(seen: dict[str, float], least: dict[str, float | None], section: str) -> list[str]:
+    """The numbers under their bound, likewise."""
+    return [
+        f"{name} {seen[name]} is under {section}.min_{name} = {bound}"
         for name, bound in least.items()
         if bound is not None and seen[name] < bound
     ]
+
+
+def broken(seen: dict[str, float], rules: Any) -> list[str]:
+    """The rules of params.yaml's `stop` that these numbers break, in words."""
+    most = {"kl": rules.max_kl, "tokens": rules.max_tokens, "repetition": rules.max_repetition}
+    least = {"finished": rules.min_finished, "distinct_2": rules.min_distinct_2}
+    return over(seen, most, "stop") + under(seen, least, "stop")

@@ -51,30 +51,33 @@ def refused(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(drop=pl.coalesce("drop", pair_format.first_rule(**rules)))
 
 
-def main(params: Any, raw: Path, *, pairs: Path, account: Path) -> None:
-    empty = raw.is_dir() and not any(f.name.endswith((*releases.ROWS, ".json")) for f in raw.rglob("*"))
-    parts = [] if empty else [read(raw, file) for file in releases.files(raw)]
-    drops = sum((unread for _, unread in parts), Counter())
-    rows = refused(pl.concat([part for part, _ in parts])) if parts else None
-    kept = (
-        SCHEMA.empty_table()
-        if rows is None
-        else rows.filter(pl.col("drop").is_null()).select(SCHEMA.names).to_arrow().cast(SCHEMA)
-    )
-    drops += Counter() if rows is None else Counter(rows["drop"].drop_nulls().to_list())
-    if parts and not len(kept):
+def kept(rows: pl.DataFrame) -> pa.Table:
+    """The rows that no rule refuses, as they are written."""
+    return rows.filter(pl.col("drop").is_null()).select(SCHEMA.names).to_arrow().cast(SCHEMA)
+
+
+def read_all(raw: Path) -> tuple[pa.Table, Counter]:
+    """All pairs of a release, and what was dropped. Raises ValueError where no pair is left."""
+    parts = [read(raw, file) for file in releases.files(raw)]
+    rows = refused(pl.concat([part for part, _ in parts]))
+    drops = sum((unread for _, unread in parts), Counter()) + Counter(rows["drop"].drop_nulls().to_list())
+    table = kept(rows)
+    if not len(table):
         raise ValueError(f"{raw}: no pair, drops {dict(drops)}; are these judged pairs?")
-    pq.write_table(kept, pairs)
-    subsets = Counter(kept["subset"].to_pylist())
-    account.write_text(
-        json.dumps(
-            {"rows_in": len(kept) + drops.total(), "rows_out": len(kept), "drops": drops, "subsets": subsets}, indent=2
-        )
-        + "\n"
-    )
-    told = (
-        f"{len(kept)} pairs of {len(subsets)} subsets, drops {dict(drops)}"
-        if parts
-        else f"no file in {raw}: its columns stay empty"
-    )
-    print(f"reward_bench: {told}")
+    return table, drops
+
+
+def is_empty(raw: Path) -> bool:
+    """Whether this is a folder without any file of rows: nobody put RewardBench there."""
+    return raw.is_dir() and not any(file.name.endswith((*releases.ROWS, ".json")) for file in raw.rglob("*"))
+
+
+def main(params: Any, raw: Path, *, pairs: Path, account: Path) -> None:
+    empty = is_empty(raw)
+    table, drops = (SCHEMA.empty_table(), Counter()) if empty else read_all(raw)
+    pq.write_table(table, pairs)
+    subsets = Counter(table["subset"].to_pylist())
+    counts = {"rows_in": len(table) + drops.total(), "rows_out": len(table), "drops": drops, "subsets": subsets}
+    account.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    told = f"{len(table)} pairs of {len(subsets)} subsets, drops {dict(drops)}"
+    print(f"reward_bench: no file in {raw}: its columns stay empty" if empty else f"reward_bench: {told}")

@@ -24,5 +24,6 @@ def main(params: Any, measures: Path, iteration: str, *, verdict: Path) -> None:
     answers = [row for row in pq.read_table(measures).to_pylist() if row["split"] == "validation"]
     seen = monitors.numbers(answers)
     why = "; ".join(monitors.broken(seen, params.stop))
-    verdict.write_text(json.dumps({"stop": bool(why), "reason": why}, indent=2) + "\n")
-    print(f"stop {iteration}: {f'yes, {why}' if why else 'no'}; {seen}")
+    verdict.write_text(json.dumps({"stop": bool(why), "reason": why}, indent=2) + "\n", encoding="utf-8")
+    told = f"yes, {why}" if why else "no"
+    print(f"stop {iteration}: {told}; {seen}")

@@ -9,7 +9,7 @@ that signature (options.py). Around the call, the guard
 - checks that every input holds the bytes that dvc.lock recorded, and that none can do harm (integrity.py);
 - takes one lock per output, and sees to it that nothing of the stage outlives dvc, however either dies (watchdog.py);
 - lets the stage write into `.partial/` beside each output, and renames when all is there;
-- names the home of what must survive a kill, and a training stage's checkpoints (scratch.py);
+- names the home of what must survive a kill (scratch.py): a training stage's checkpoints, chunks of rows (chunks.py);
 - records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up;
 - keeps the libraries quiet (quiet.py).
 
@@ -27,10 +27,10 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from stages.guard import checks, integrity, options, quiet, scratch, watchdog
+from stages.guard import checks, chunks, fingerprint, integrity, options, quiet, scratch, watchdog
 from stages.guard.checks import ROOT, Refusal
 
 LOCKS = Path(".scratch/locks")
@@ -128,6 +128,15 @@ def one_of_several(stage: str, argv: list[str]) -> None:
     module.main(load(ROOT / "params.yaml"), **options.parse(argv, options.ports(module.main)[0]))
 
 
+def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager:
+    """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing."""
+    if distributed:
+        return scratch.folder(stage, reads, params, out, ROOT)
+    if ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT):
+        return chunks.kept(chunks.key(stage, reads, params, ROOT), scratch.home(ROOT))
+    return nullcontext()
+
+
 def imported(stage: str) -> typing.Any:
     try:
         return importlib.import_module(f"stages.{stage}")
@@ -154,8 +163,7 @@ def execute(stage: str, argv: list[str]) -> None:
     with locks(outs):
         before = checks.state(inputs)
         checks.check_inputs(inputs)
-        checkpoints = scratch.folder(stage, reads, params, outs[0], ROOT) if distributed else nullcontext()
-        with beside(outs), checkpoints:
+        with beside(outs), survival(stage, distributed, reads, params, outs[0]):
             call(stage, module.main, reads | unfinished, Recorder(params, seen), distributed)
             publish(outs, inputs, before, seen)
 

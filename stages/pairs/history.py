@@ -1,7 +1,8 @@
 """Put together the pairs that an iteration trains on: D <- D_off and D_1..D_t, or the newest batch alone.
 
 Reads   before: the history so far (D_off at first); pairs: what this iteration made, with their reference
-        log-probabilities; prompts: the iteration's shards, of which each new pair must be
+        log-probabilities; prompts: the iteration's, of which each new pair must be;
+        `iteration`: the sampled policy's name, pi0, pi1, ...
 Writes  history: rows of both that the params admit, older ones first; none where the iteration made none, since a run
         that was stopped trains no more
 Params  history.keep (newest or all), history.offline (whether D_off joins in)
@@ -21,32 +22,29 @@ def admitted(before: list[dict], pairs: list[dict], keep: str, offline: bool) ->
     known = {(row["id"], row["made_in"]) for row in stay}
     twice = [row["id"] for row in pairs if (row["id"], row["made_in"]) in known]
     if twice:
-        raise ValueError(
-            f"{len(twice)} new pairs stand in the history already, {twice[0]} of {pairs[0]['made_in']} first; run rank again"
-        )
+        told = f"{len(twice)} new pairs stand in the history already, {twice[0]} of {pairs[0]['made_in']} first"
+        raise ValueError(f"{told}; run rank again")
     return stay + pairs if pairs else []
 
 
 def check_prompts(pairs: list[dict], dealt: list[list[dict]], iteration: str) -> None:
     """Raise ValueError for a pair that another iteration made, or to a prompt that this one was not dealt."""
-    said = lambda prompt: tuple((message["role"], message["content"]) for message in prompt)  # noqa: E731  a file may have them the other way round
+    # by role and content: a file may have them the other way round
+    said = lambda prompt: tuple((message["role"], message["content"]) for message in prompt)  # noqa: E731
     known = set(map(said, dealt))
     for row in pairs:
         if row["made_in"] != iteration:
-            raise ValueError(
-                f"pair {row['id']} was made in {row['made_in']}, not in {iteration}; these are another iteration's pairs, run rank again"
-            )
+            told = f"pair {row['id']} was made in {row['made_in']}, not in {iteration}"
+            raise ValueError(f"{told}; these are another iteration's pairs, run rank again")
         if said(row["prompt"]) not in known:
-            raise ValueError(
-                f"pair {row['id']} of {iteration}: its prompt is none of the {len(dealt)} dealt; these are another run's pairs, run rank again"
-            )
+            told = f"pair {row['id']} of {iteration}: its prompt is none of the {len(dealt)} dealt"
+            raise ValueError(f"{told}; these are another run's pairs, run rank again")
 
 
-def main(params: Any, before: Path, pairs: Path, prompts: list[Path], iteration: str, *, history: Path) -> None:
+def main(params: Any, before: Path, pairs: Path, prompts: Path, iteration: str, *, history: Path) -> None:
     old, new = pq.read_table(before), pq.read_table(pairs)
-    check_prompts(
-        new.to_pylist(), [row["prompt"] for path in prompts for row in pq.read_table(path).to_pylist()], iteration
-    )
+    dealt = pq.read_table(prompts, columns=["prompt"])["prompt"].to_pylist()
+    check_prompts(new.to_pylist(), dealt, iteration)
     rows = admitted(old.to_pylist(), new.to_pylist(), params.history.keep, params.history.offline)
     pq.write_table(pa.Table.from_pylist(rows, new.schema), history)
     print(f"history: {old.num_rows} earlier and {new.num_rows} new pairs -> {len(rows)}")

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+from stages.messages import MESSAGES
+
 SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_()), ("made_in", pa.string())]

@@ -1,8 +1,8 @@
 """Make pairs of each prompt's completions, by default the best against the worst, chosen and labelled by the
 length-penalised reward.
 
-Reads   scores: every shard's candidates with reward (in the scorer's unit; null where the scorer could not tell, and
-        then the candidate is not used)
+Reads   scores: shards of candidates with reward (in the scorer's unit; null where the scorer could not tell, and then
+        the candidate is not used); `iteration`: the sampled policy's name, pi0, pi1, ...
 Writes  pairs (SCHEMA; TRL's names); metrics: pairs looked at, pairs out, drops by name, candidates left out by name,
         and an audit of the pairs
 Params  rank.pairing: best_worst, best_second, best_random (drawn by seed, iteration and prompt), all_pairs (whose
@@ -26,8 +26,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import shards
+from stages.messages import MESSAGES
+
 INPUT_COLUMNS = ["id", "prompt", "sample", "temperature", "completion", "finished", "reward"]
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
     [("id", pa.string()), ("prompt", MESSAGES), ("chosen", MESSAGES), ("rejected", MESSAGES), ("margin", pa.float64())]
     + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_()), ("made_in", pa.string())]
@@ -137,9 +139,10 @@ def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int 
 
     Raises ValueError when prompts leave no pair.
     """
-    rows, drops = [], Counter(dict.fromkeys(DROPS, 0))
+    rows, drops, number = [], Counter(dict.fromkeys(DROPS, 0)), iteration.replace("pi", "t")  # draws are by t0 of pi0
     for prompt_id, group in groups.items():
-        draw = int.from_bytes(hashlib.sha256(f"{seed}:{iteration}:{prompt_id}:rank".encode()).digest()[:4], "big")
+        drawn_for = f"{seed}:{number}:{prompt_id}:rank"
+        draw = int.from_bytes(hashlib.sha256(drawn_for.encode()).digest()[:4], "big")
         for outcome in outcomes(group, rules, draw):
             if isinstance(outcome, str):
                 drops[outcome] += 1
@@ -197,8 +200,8 @@ def audit(rows: list[dict]) -> dict[str, Any]:
     return {k: round(v, 4) for k, v in facts.items()} | {"margin_histogram": [bins[k] for k in range(10)]}
 
 
-def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metrics: Path) -> None:
-    candidates = [row for path in scores for row in pq.read_table(path, columns=INPUT_COLUMNS).to_pylist()]
+def main(params: Any, scores: Path, iteration: str, *, pairs: Path, metrics: Path) -> None:
+    candidates = shards.read(scores, INPUT_COLUMNS)
     groups = by_prompt(candidates, params.generate.n)
     own = params.generate.n - params.generate.from_rival
     rules = Rules(
@@ -222,6 +225,5 @@ def main(params: Any, scores: list[Path], iteration: str, *, pairs: Path, metric
         "audit": audit(rows),
     }
     metrics.write_text(json.dumps(facts, indent=2) + "\n")
-    print(
-        f"rank {iteration}: {len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs, drops {dict(drops)}"
-    )
+    told = f"{len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs"
+    print(f"rank {iteration}: {told}, drops {dict(drops)}")

@@ -6,33 +6,86 @@
 import hashlib
 import math
 import os
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from stages import chat
+import pyarrow as pa
+
+from stages import chat, rows
+
+COLUMNS = pa.schema(
+    [
+        ("completion", pa.string()),
+        ("finished", pa.bool_()),  # whether it ended by itself
+        ("token_ids", pa.list_(pa.int32())),  # with the end of turn
+        ("logprob", pa.float64()),  # log pi of them at temperature 1, a sum in nats; NaN where it was not asked for
+    ]
+)
 
 
-class Request(NamedTuple):
-    """One completion to draw; `seed` decides it alone, whatever else is in flight."""
+class Layout(NamedTuple):
+    """What of `runtime` a sampler needs."""
 
-    prompt: list[chat.Message]
-    temperature: float
-    seed: int
+    sequences: int
+    memory_share: float
+    cpu_cache_gib: int
+    tensor_parallel: int
 
 
-class Sample(NamedTuple):
-    """One completion: its text, whether it ended by itself, its token ids with the end of turn, and, where asked for,
-    log pi of them.
+@dataclass(frozen=True)
+class Sampler:
+    """A worker: rows of prompt, temperature and seed to completions.
 
-    log pi is at temperature 1, summed, in nats; NaN where it was not asked for, since sampling is slower with it (188
-    against 209 tokens/s on two cores).
+    A row's seed decides its completion alone, whatever else is in flight. `longest` is the most tokens that a prompt
+    and its completion can have; log pi is asked for where it is needed only, since it slows sampling down (188 against
+    209 tokens/s on two cores).
     """
 
-    completion: str
-    finished: bool
-    token_ids: list[int]
-    logprob: float
+    model: Path
+    dtype: str
+    seed: int
+    max_new_tokens: int
+    longest: int
+    with_logprob: bool
+    layout: Layout
+    columns: ClassVar[pa.Schema] = COLUMNS
+
+    def load(self) -> rows.Work:
+        tokenizer, engine = chat.load_tokenizer(self.model), start_engine(self)
+        from vllm import SamplingParams
+
+        common = {
+            "max_tokens": self.max_new_tokens,
+            "top_p": 1.0,
+            "top_k": 0,
+            "stop_token_ids": [chat.end_of_turn(tokenizer)],
+            "logprobs": 0 if self.with_logprob else None,
+        }
+
+        def sample(asked: list[dict], tick: rows.Tick) -> list[dict]:
+            settings = [SamplingParams(temperature=row["temperature"], seed=row["seed"], **common) for row in asked]
+            prompts = [{"prompt_token_ids": ids} for ids in prompt_ids(tokenizer, [row["prompt"] for row in asked])]
+            outputs = drawn(engine, prompts, settings, tick)
+            return [row | completion(output.outputs[0], tokenizer) for row, output in zip(asked, outputs, strict=True)]
+
+        return sample
+
+
+def sampler(model: Path, prompts: list[list[chat.Message]], max_new_tokens: int, params: Any, **more: Any) -> Sampler:
+    """Describe the worker that these prompts need.
+
+    Raises ValueError for one that leaves no room for its answer, before any engine starts.
+    """
+    from transformers import AutoConfig
+
+    context = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
+    longest = longest_row(chat.load_tokenizer(model), prompts, context, max_new_tokens)
+    runtime = params.runtime
+    layout = Layout(
+        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.tensor_parallel
+    )
+    return Sampler(model, params.dtype, params.seed, max_new_tokens, longest, layout=layout, **more)
 
 
 def row_seed(*parts: object) -> int:
@@ -40,20 +93,24 @@ def row_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(":".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
 
 
-def token_ids(tokenizer: Any, prompts: list[list[chat.Message]], context: int, max_new_tokens: int) -> list[list[int]]:
-    """Prompts as ids. Raises ValueError for one that leaves no room for its answer, before any model is loaded."""
-    rendered = {str(prompt): chat.prompt_ids(tokenizer, prompt) for prompt in prompts}
-    for prompt in prompts:
-        ids = rendered[str(prompt)]
-        if len(ids) + max_new_tokens > context:
-            start = prompt[-1]["content"][:40]
-            raise ValueError(
-                f"prompt '{start}...' has {len(ids)} tokens, with {max_new_tokens} to come over the model's {context}; shorten or drop it"
-            )
+def prompt_ids(tokenizer: Any, prompts: list[list[chat.Message]]) -> list[list[int]]:
+    """Prompts as ids; one that many rows share is rendered once."""
+    different = {str(prompt): prompt for prompt in prompts}
+    rendered = {name: chat.prompt_ids(tokenizer, prompt) for name, prompt in different.items()}
     return [rendered[str(prompt)] for prompt in prompts]
 
 
-def engine_options(runtime: Any, longest: int) -> dict[str, Any]:
+def longest_row(tokenizer: Any, prompts: list[list[chat.Message]], context: int, max_new_tokens: int) -> int:
+    """Tokens of the longest prompt with all that may come. Raises ValueError where that is over the model's context."""
+    lengths = [len(ids) for ids in prompt_ids(tokenizer, prompts)]
+    for prompt, length in zip(prompts, lengths, strict=True):
+        if length + max_new_tokens > context:
+            told = f"prompt '{prompt[-1]['content'][:40]}...' has {length} tokens, with {max_new_tokens} to come"
+            raise ValueError(f"{told} over the model's {context}; shorten or drop it")
+    return max(lengths) + max_new_tokens
+
+
+def engine_options(layout: Layout, longest: int) -> dict[str, Any]:
     """vLLM's settings for this machine. On a CPU, chunked prefill dies with a seed per request (vLLM 0.32.0), so it is
     off.
     """
@@ -61,8 +118,8 @@ def engine_options(runtime: Any, longest: int) -> dict[str, Any]:
 
     if torch.cuda.is_available():
         return {
-            "gpu_memory_utilization": runtime.engine_memory_share,
-            "tensor_parallel_size": runtime.tensor_parallel,
+            "gpu_memory_utilization": layout.memory_share,
+            "tensor_parallel_size": layout.tensor_parallel,
             "max_model_len": longest,
         }
     return {
@@ -73,60 +130,43 @@ def engine_options(runtime: Any, longest: int) -> dict[str, Any]:
     }
 
 
-def start_engine(model: Path, dtype: str, seed: int, runtime: Any, longest: int) -> Any:
+def start_engine(worker: Sampler) -> Any:
     """A vLLM engine in this process, deaf to the network and to remote code."""
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(runtime.engine_cpu_cache_gib)
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(worker.layout.cpu_cache_gib)
     from vllm import LLM
 
-    options = engine_options(runtime, longest)
+    options = engine_options(worker.layout, worker.longest)
     return LLM(
-        str(model),
-        dtype=dtype,
-        seed=seed,
-        max_num_seqs=runtime.engine_sequences,
+        str(worker.model),
+        dtype=worker.dtype,
+        seed=worker.seed,
+        max_num_seqs=worker.layout.sequences,
         enable_prefix_caching=False,
         load_format="safetensors",
         **options,
     )  # pyright: ignore[reportArgumentType]
 
 
-def sample(
-    model: Path,
-    requests: list[Request],
-    max_new_tokens: int,
-    dtype: str,
-    seed: int,
-    runtime: Any,
-    with_logprob: bool = False,
-) -> tuple[list[Sample], str]:
-    """Draw every request, in order, and say how fast. Raises ValueError for a prompt over the model's context."""
-    from transformers import AutoConfig
-
-    tokenizer = chat.load_tokenizer(model)
-    context = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
-    prompts = token_ids(tokenizer, [r.prompt for r in requests], context, max_new_tokens)
-    engine = start_engine(model, dtype, seed, runtime, max(map(len, prompts)) + max_new_tokens)
-    from vllm import SamplingParams
-
-    common = {"max_tokens": max_new_tokens, "top_p": 1.0, "top_k": 0, "stop_token_ids": [chat.end_of_turn(tokenizer)]}
-    settings = [
-        SamplingParams(temperature=r.temperature, seed=r.seed, logprobs=0 if with_logprob else None, **common)
-        for r in requests
-    ]
-    start = time.monotonic()
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=True)
-    seconds = time.monotonic() - start
-    samples = [to_sample(output.outputs[0], tokenizer) for output in outputs]
-    tokens = sum(len(s.token_ids) for s in samples)
-    return samples, f"{tokens:,} tokens in {seconds:.0f} s, {tokens / seconds:.0f} tokens/s"
+def drawn(engine: Any, prompts: list[dict], settings: list[Any], tick: rows.Tick) -> list[Any]:
+    """What `LLM.generate` gives, in the prompts' order, with word of each completion as it ends."""
+    engine.enqueue(prompts, settings, use_tqdm=False)
+    outputs = []
+    while engine.llm_engine.has_unfinished_requests():
+        ended = [output for output in engine.llm_engine.step() if output.finished]
+        outputs += ended
+        tick(len(ended))
+    return sorted(outputs, key=lambda output: int(output.request_id))
 
 
-def to_sample(output: Any, tokenizer: Any) -> Sample:
-    logprob = (
-        sum(next(iter(step.values())).logprob for step in output.logprobs) if output.logprobs is not None else math.nan
-    )
-    text = tokenizer.decode(output.token_ids, skip_special_tokens=True)
-    return Sample(text, output.finish_reason == "stop", list(output.token_ids), logprob)
+def completion(output: Any, tokenizer: Any) -> dict[str, Any]:
+    """COLUMNS of one of vLLM's completions."""
+    steps = [next(iter(step.values())).logprob for step in output.logprobs or []]
+    return {
+        "completion": tokenizer.decode(output.token_ids, skip_special_tokens=True),
+        "finished": output.finish_reason == "stop",
+        "token_ids": list(output.token_ids),
+        "logprob": math.nan if output.logprobs is None else sum(steps),
+    }

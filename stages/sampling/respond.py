@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import rows
+from stages.messages import MESSAGES
 from stages.sampling import engine
 
 SCHEMA = pa.schema(
@@ -21,9 +23,7 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("sample", pa.int32()),
         ("split", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-    ]
-    + [
+        ("prompt", MESSAGES),
         ("completion", pa.string()),
         ("finished", pa.bool_()),
         ("token_ids", pa.list_(pa.int32())),
@@ -32,23 +32,23 @@ SCHEMA = pa.schema(
 )
 
 
+def plan(prompts: list[dict], answers: int, temperature: float, seed: int) -> list[dict]:
+    """One row per answer, with its own seed."""
+    return [
+        {**row, "sample": k, "temperature": temperature, "seed": engine.row_seed(seed, "respond", row["id"], k)}
+        for row in prompts
+        for k in range(answers)
+    ]
+
+
 def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: Path) -> None:
-    prompts = [
-        {**row, "split": split}
-        for split, path in (("validation", validation), ("test", test))
-        for row in pq.read_table(path).to_pylist()
-    ]
-    rows = [{**row, "sample": k} for row in prompts for k in range(params.respond.answers)]
-    seeds = [engine.row_seed(params.seed, "respond", row["id"], row["sample"]) for row in rows]
-    requests = [
-        engine.Request(row["prompt"], params.respond.temperature, seed) for row, seed in zip(rows, seeds, strict=True)
-    ]
-    samples, speed = engine.sample(
-        policy, requests, params.generate.max_new_tokens, params.dtype, params.seed, params.runtime, with_logprob=True
-    )
-    answers = [
-        {**row, "completion": s.completion, "finished": s.finished, "token_ids": s.token_ids, "logp_policy": s.logprob}
-        for row, s in zip(rows, samples, strict=True)
-    ]
+    splits = {"validation": validation, "test": test}
+    prompts = [row | {"split": name} for name, path in splits.items() for row in pq.read_table(path).to_pylist()]
+    planned = plan(prompts, params.respond.answers, params.respond.temperature, params.seed)
+    asked = [row["prompt"] for row in prompts]
+    worker = engine.sampler(policy, asked, params.generate.max_new_tokens, params, with_logprob=True)
+    (made,) = rows.mapped([planned], worker, "respond", params.runtime.chunk_rows)
+    answers = [row | {"logp_policy": row["logprob"]} for row in made]
     pq.write_table(pa.Table.from_pylist(answers, SCHEMA), responses)
-    print(f"respond: {len(answers)} answers of {policy} to {len(prompts)} prompts, {speed}")
+    tokens = sum(len(row["token_ids"]) for row in answers)
+    print(f"respond: {len(answers)} answers of {policy} to {len(prompts)} prompts, {tokens:,} tokens")

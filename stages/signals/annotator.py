@@ -5,15 +5,18 @@ Source  RLHF Workflow (arXiv 2405.07863), Definitions 1 and 2: P(a1 preferred to
 
 r* lies in [0, 10] and is a function of the prompt's text, the answer's text and whether the answer ended by itself. It
 asks what a reader would ask, and has no term for length:
-  finishes    it ended by itself, with a full stop or the like: an answer that breaks off is of little use obeys
-  it keeps the prompt's explicit constraint (a number of list items, of sentences, of words; a first word), if there is
-  one
+  finishes        it ended by itself, with a full stop or the like: an answer that breaks off is of little use
+  obeys           it keeps the prompt's explicit constraint (a number of list items, of sentences, of words; a first
+                  word), if there is one
 Five factors multiply the weighted mean of these, so that an answer hopeless in one way earns little:
-  on_topic    it names the topic and uses two words that belong to it (annotator_topics.json) and few that belong to
-  others; a tenth without any says        it says something: different words that are neither function words, nor the
-  prompt's, nor such as fit any answer form        its sentences and list items look like sentences: capital or bullet
-  first, 3 to 35 words, some of them function words fresh       it does not repeat its own three-word phrases own
-  it does not hand the prompt back
+  on_topic        it names the topic and uses two words that belong to it (annotator_topics.json) and few that belong to
+                  others; a tenth without any
+  says            it says something: different words that are neither function words, nor the prompt's, nor such as fit
+                  any answer
+  form            its sentences and list items look like sentences: capital or bullet first, 3 to 35 words, some of them
+                  function words
+  fresh           it does not repeat its own three-word phrases
+  own             it does not hand the prompt back
 """
 
 import json
@@ -21,22 +24,23 @@ import re
 from pathlib import Path
 
 DATA_FILES = ["annotator_topics.json"]
-TOPICS: dict[str, list[str]] = json.loads(Path(__file__).with_name(DATA_FILES[0]).read_text())
+TOPICS: dict[str, list[str]] = json.loads(Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8"))
 STEMS = {stem for own in TOPICS.values() for stem in own}
-NUMBERS = {
-    w: i for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
-}
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+NUMBERS = {word: number for number, word in enumerate(DIGITS)}
 FUNCTION_WORDS = set(  # words that carry no content
     """
-    a an and are as at be been but by can do for from had has have he her his i if in is it its may more most my no not of on or our she so such than that
-    the their them then there these they this to was we were what when where which while who will with you your
+    a an and are as at be been but by can do for from had has have he her his i if in is it its may more most my no not
+    of on or our she so such than that the their them then there these they this to was we were what when where which
+    while who will with you your
     """.split()
 )
 GENERIC_WORDS = set(  # words that fit any answer to anything
     """
-    about also always answer care course everyone everything fact first get glad good great happy help hope idea important interesting know let like lot
-    love made make makes many matter much need new often one people please question really right say see some something sure talk tell thank thing things
-    think three time today topic two use used very want way well words world would
+    about also always answer care course everyone everything fact first get glad good great happy help hope idea
+    important interesting know let like lot love made make makes many matter much need new often one people please
+    question really right say see some something sure talk tell thank thing things think three time today topic two use
+    used very want way well words world would
     """.split()
 )
 LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")

@@ -5,40 +5,46 @@ The scorers `preference_model` and `judge` share it; how a question is put is th
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from stages import chat
+from stages import chat, rows
 from stages.signals import forward, pairwise
 
 Question = tuple[str, list[chat.Message], str, str]
 """The prompt's id, the prompt, the answer shown as A, the answer shown as B."""
 Ask = Callable[[list[Question]], list[float | None]]
 """P(A is better) of each question; None where no verdict could be read."""
-KINDS = {
-    "reward": pa.float64(),
-    "compared": pa.int32(),
-    "unreadable": pa.int32(),
-    "position_bias": pa.float64(),
-    "first_position": pa.float64(),
-}
+COLUMNS = pa.schema(
+    [
+        ("reward", pa.float64()),
+        ("compared", pa.int32()),
+        ("unreadable", pa.int32()),
+        ("position_bias", pa.float64()),
+        ("first_position", pa.float64()),
+    ]
+)
 LEAST = 1e-6  # a verdict is never taken for surer than this
 
 
 class Standing(NamedTuple):
-    """What the comparisons say of one answer."""
+    """What the comparisons say of one answer.
 
-    reward: (
-        float | None
-    )  # a win rate, or log-odds against the prompt's first answer; None where no verdict on it could be read
-    compared: int  # comparisons that counted for it
-    unreadable: int  # comparisons that had no verdict in one order or both
-    position_bias: (
-        float | None
-    )  # mean |P(A | i, j) - (1 - P(A | j, i))| over them: 0 for a judge whom the order does not move
-    first_position: float | None  # mean P(A) over both orders: 0.5 for a judge who does not favour the place
+    reward          a win rate, or log-odds against the prompt's first answer; None where no verdict could be read
+    compared        comparisons that counted for it
+    unreadable      comparisons that had no verdict in one order or both
+    position_bias   mean |P(A | i, j) - (1 - P(A | j, i))| over them: 0 for a judge whom the order does not move
+    first_position  mean P(A) over both orders: 0.5 for a judge who does not favour the place
+    """
+
+    reward: float | None
+    compared: int
+    unreadable: int
+    position_bias: float | None
+    first_position: float | None
 
 
 def both_orders(ask: Ask, asked: list[tuple[dict, dict]]) -> list[tuple[float, float] | None]:
@@ -117,18 +123,18 @@ def by_tournament(groups: list[list[dict]], ask: Ask) -> list[list[Standing]]:
 RANKINGS = {"all_pairs": by_win_rate, "tournament": by_tournament}
 
 
-def rank(rows: list[dict], ask: Ask, ranking: str) -> list[Standing]:
-    """The standing of each candidate (id, sample, prompt, completion) among those of its prompt, in the rows' order.
+def rank(candidates: list[dict], ask: Ask, ranking: str) -> list[Standing]:
+    """The standing of each candidate (id, sample, prompt, completion) among those of its prompt, in their order.
 
     With one answer, or where no comparison with the tournament's first answer could be read, a reward compares
     nothing: it is None.
     """
     places: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
+    for place, row in enumerate(candidates):
         places.setdefault(row["id"], []).append(place)
     groups = list(places.values())
-    standings = RANKINGS[ranking]([[rows[place] for place in group] for group in groups], ask)
-    found: list[Standing] = [standing(None, [])] * len(rows)
+    standings = RANKINGS[ranking]([[candidates[place] for place in group] for group in groups], ask)
+    found: list[Standing] = [standing(None, [])] * len(candidates)
     for group, made in zip(groups, standings, strict=True):
         alone = not any(s.compared for s in made)
         for place, s in zip(group, made, strict=True):
@@ -136,24 +142,48 @@ def rank(rows: list[dict], ask: Ask, ranking: str) -> list[Standing]:
     return found
 
 
-def scored(table: pa.Table, ask: Ask, ranking: str) -> pa.Table:
-    """Candidates with the columns of their `Standing`."""
-    standings = rank(table.to_pylist(), ask, ranking)
-    for name, kind in KINDS.items():
-        table = table.append_column(name, pa.array([getattr(s, name) for s in standings], kind))
-    return table
+class Asker(Protocol):
+    """What a judge is; pickled, it makes the same judge elsewhere."""
+
+    def load(self) -> Ask: ...
 
 
-def local(model: Path, question: Callable[[Question], list[chat.Message]], dtype: str, runtime: Any) -> Ask:
-    """Ask a model on this machine: p_A / (p_A + p_B) of the token behind the assistant header, in batches that share
-    their beginning.
+@dataclass(frozen=True)
+class Ranker:
+    """A worker: candidates of whole prompts to their `Standing`."""
 
-    A question that is longer than the model's context has no verdict.
+    asker: Asker
+    ranking: str
+    columns: ClassVar[pa.Schema] = COLUMNS
+
+    def load(self) -> rows.Work:
+        ask = self.asker.load()
+
+        def standings(candidates: list[dict], tick: rows.Tick) -> list[dict]:
+            made = rank(candidates, ask, self.ranking)
+            return [row | each._asdict() for row, each in zip(candidates, made, strict=True)]
+
+        return standings
+
+
+@dataclass(frozen=True)
+class Local:
+    """A model on this machine, asked for p_A / (p_A + p_B) of the token behind the assistant header.
+
+    `question` puts it into words, and can be pickled. One that is longer than the model's context has no verdict.
     """
-    tokenizer = chat.load_tokenizer(model)
-    odds = forward.next_token_odds(model, pairwise.letters(tokenizer), dtype, runtime)
 
-    def ask(questions: list[Question]) -> list[float | None]:
-        return odds([chat.prompt_ids(tokenizer, question(q)) for q in questions], [q[0] for q in questions])
+    model: Path
+    question: Callable[[Question], list[chat.Message]]
+    dtype: str
+    layout: forward.Layout
 
-    return ask
+    def load(self) -> Ask:
+        tokenizer = chat.load_tokenizer(self.model)
+        odds = forward.next_token_odds(self.model, pairwise.letters(tokenizer), self.dtype, self.layout)
+
+        def ask(questions: list[Question]) -> list[float | None]:
+            asked = [chat.prompt_ids(tokenizer, self.question(question)) for question in questions]
+            return odds(asked, [prompt_id for prompt_id, *_ in questions])
+
+        return ask

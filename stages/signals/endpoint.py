@@ -1,8 +1,8 @@
 """Ask a judge behind an OpenAI-compatible endpoint, and keep every answer that was paid for.
 
-Answers are appended to .scratch/judge/<served model>.jsonl as they come, under a hash of the whole request: a run that
-died, or whose endpoint gave up half-way, asks only what is not there yet. The key comes from the environment
-(JUDGE_API_KEY, or OPENAI_API_KEY).
+Answers are appended to judge/<served model>.jsonl as they come, in STAGE_HOME (else .scratch), under a hash of the
+whole request: a run that died, or whose endpoint gave up half-way, asks only what is not there yet. The key comes from
+the environment (JUDGE_API_KEY, or OPENAI_API_KEY).
 """
 
 import hashlib
@@ -14,18 +14,23 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-JOURNAL = Path(".scratch/judge")
-MOST_UNANSWERED = (
-    0.02  # share of the questions that may stay without an answer, after all retries, before the stage gives up
-)
-RETRIES, TIMEOUT = (
-    4,
-    120.0,
-)  # of one request: the client waits longer each time, or as long as the endpoint says; seconds
+MOST_UNANSWERED = 0.02
+"""Share of the questions that may stay without an answer, after all retries, before the stage gives up."""
+RETRIES, TIMEOUT = 4, 120.0
+"""Of one request: the client waits longer each time, or as long as the endpoint says; seconds."""
+
+
+class Served(NamedTuple):
+    """A model behind an endpoint, and how it is asked."""
+
+    name: str
+    top_logprobs: int
+    url: str
+    connections: int
 
 
 class BadResponse(Exception):
@@ -42,9 +47,8 @@ def verdict(answer: dict) -> float | None:
             weights[token.strip()] += math.exp(logprob)
     if sum(weights.values()):
         return weights["A"] / sum(weights.values())
-    found = re.match(
-        r"\W*(?:answer |response )?([AB])(?:\W*$|\W+is\b)", answer["text"], re.IGNORECASE
-    )  # not the article: "A good answer ..."
+    # not the article: "A good answer ..."
+    found = re.match(r"\W*(?:answer |response )?([AB])(?:\W*$|\W+is\b)", answer["text"], re.IGNORECASE)
     return None if found is None else float(found[1].upper() == "A")
 
 
@@ -61,10 +65,16 @@ def simplified(response: Any) -> dict:
         raise BadResponse(f"a response that is no chat completion: {str(response)[:80]!r}") from error
 
 
-def journal(path: Path) -> dict[str, dict]:
+def journal(served: Served) -> Path:
+    """Where the answers of a model are kept."""
+    home = Path(os.environ.get("STAGE_HOME", ".scratch"))
+    return home / "judge" / f"{re.sub(r'[^A-Za-z0-9.-]', '_', served.name)}.jsonl"
+
+
+def kept(path: Path) -> dict[str, dict]:
     """Answers by the hash of their request; a last line that was cut off by a kill is left out."""
     known = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
             known[entry["request"]] = entry["answer"]
@@ -79,18 +89,12 @@ def answered(body: dict, client: Any) -> dict:
     """
     import openai
 
+    final = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError
     try:
         return simplified(client.chat.completions.create(**body))
-    except (
-        openai.AuthenticationError,
-        openai.PermissionDeniedError,
-        openai.NotFoundError,
-        openai.BadRequestError,
-    ) as error:
-        told = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{client.base_url} refuses the judge {body['model']}: {told}; mend runtime.judge_url, judge.served or the key"
-        ) from error
+    except final as error:
+        told = f"{client.base_url} refuses the judge {body['model']}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"{told}; mend runtime.judge_url, judge.served or the key") from error
 
 
 class Keeper:
@@ -99,7 +103,7 @@ class Keeper:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-        self.file, self.lock = path.open("a"), threading.Lock()
+        self.file, self.lock = path.open("a", encoding="utf-8"), threading.Lock()
         self.file.write("" if whole else "\n")
 
     def keep(self, name: str, answer: dict) -> None:
@@ -109,9 +113,19 @@ class Keeper:
             os.fsync(self.file.fileno())
 
 
-def asker(
-    served: str, top_logprobs: int, runtime: Any, render: Callable[[Any], str]
-) -> Callable[[list[Any]], list[float | None]]:
+def request(served: Served, words: str) -> dict[str, Any]:
+    """What is sent for one question."""
+    logprobs = {"logprobs": True, "top_logprobs": served.top_logprobs} if served.top_logprobs else {}
+    return {
+        "model": served.name,
+        "messages": [{"role": "user", "content": words}],
+        "temperature": 0.0,
+        "max_tokens": 4,
+        "seed": 0,
+    } | logprobs
+
+
+def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]], list[float | None]]:
     """A function from questions to P(A); None where the answer could not be read.
 
     Raises ValueError where too many stay unanswered.
@@ -119,22 +133,12 @@ def asker(
     import openai
 
     key = os.environ.get("JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
-    client = openai.OpenAI(base_url=runtime.judge_url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT)
-    path = JOURNAL / f"{re.sub(r'[^A-Za-z0-9.-]', '_', served)}.jsonl"
-    known, keeper = journal(path), Keeper(path)
-
-    def request(question: Any) -> dict:
-        logprobs = {"logprobs": True, "top_logprobs": top_logprobs} if top_logprobs else {}
-        return {
-            "model": served,
-            "messages": [{"role": "user", "content": render(question)}],
-            "temperature": 0.0,
-            "max_tokens": 4,
-            "seed": 0,
-        } | logprobs
+    client = openai.OpenAI(base_url=served.url, api_key=key, max_retries=RETRIES, timeout=TIMEOUT)
+    path = journal(served)
+    known, keeper = kept(path), Keeper(path)
 
     def ask(questions: list[Any]) -> list[float | None]:
-        bodies = [request(q) for q in questions]
+        bodies = [request(served, render(question)) for question in questions]
         names = [hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies]
         failures: list[str] = []
         missing = {name: body for name, body in zip(names, bodies, strict=True) if name not in known}
@@ -146,12 +150,12 @@ def asker(
             except (openai.APIError, BadResponse, json.JSONDecodeError) as error:
                 failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
             if len(failures) > MOST_UNANSWERED * len(questions):
-                told = f"{len(failures)} of {len(questions)} questions got no answer from {runtime.judge_url} ({failures[-1]})"
+                told = f"{len(failures)} of {len(questions)} questions got no answer from {served.url} ({failures[-1]})"
                 raise ValueError(f"{told}; {len(known)} answers are kept in {path}, run again to ask only the others")
 
-        with ThreadPoolExecutor(runtime.judge_connections) as pool:
+        with ThreadPoolExecutor(served.connections) as pool:
             try:
-                list(tqdm(pool.map(fetch, missing), total=len(missing), desc="judge", unit="question"))
+                list(tqdm(pool.map(fetch, missing), total=len(missing), desc="judge", unit="question", leave=False))
             except ValueError:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -13,15 +13,21 @@ The scorer of the same name asks the same judge about candidates.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from stages.signals import comparison, endpoint
+from stages import rows, shards
+from stages.signals import comparison, endpoint, forward
+
+COLUMNS = pa.schema([("judge_preference", pa.float64())])
+UNCUT = 1 << 40
+"""An endpoint is asked all at once: its journal keeps every answer, and the share that may stay open is of all."""
 
 
 def renderer(template: Path) -> Callable[[comparison.Question], str]:
@@ -29,54 +35,101 @@ def renderer(template: Path) -> Callable[[comparison.Question], str]:
 
     Raises ValueError for a template that is broken or leaves an answer out.
     """
+    probe = [{"role": "user", "content": "<prompt>"}]
     try:
-        made = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(template.read_text())
-        probe = made.render(
-            prompt=[{"role": "user", "content": "<prompt>"}], response_a="<first>", response_b="<second>"
-        )
+        words = template.read_text(encoding="utf-8")
+        made = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(words)
+        shown = made.render(prompt=probe, response_a="<first>", response_b="<second>")
     except TemplateError as error:
-        raise ValueError(
-            f"{template}: {' '.join(str(error).split())}; it may use prompt (role, content), response_a and response_b"
-        ) from error
-    gone = [word for word in ("<prompt>", "<first>", "<second>") if word not in probe]
+        told = " ".join(str(error).split())
+        raise ValueError(f"{template}: {told}; it may use prompt (role, content), response_a and response_b") from error
+    gone = [word for word in ("<prompt>", "<first>", "<second>") if word not in shown]
     if gone:
         raise ValueError(f"{template}: shows no {gone[0]}; it must show prompt, response_a and response_b")
     return lambda question: made.render(prompt=question[1], response_a=question[2], response_b=question[3])
 
 
-def asker(params: Any, model: Path, template: Path) -> comparison.Ask:
+@dataclass(frozen=True)
+class Judge:
     """The judge at the endpoint where one is served, else the model in the folder."""
-    render = renderer(template)
+
+    model: Path
+    template: Path
+    dtype: str
+    layout: forward.Layout
+    served: endpoint.Served | None
+
+    @property
+    def chunk(self) -> int:
+        """Rows that are dealt together."""
+        return UNCUT if self.served else forward.CHUNK
+
+    def load(self) -> comparison.Ask:
+        render = renderer(self.template)
+        if self.served:
+            return endpoint.asker(self.served, render)
+        asked = lambda question: [{"role": "user", "content": render(question)}]  # noqa: E731
+        return comparison.Local(self.model, asked, self.dtype, self.layout).load()
+
+
+def asker(params: Any, model: Path, template: Path) -> Judge:
+    """Describe the judge. Raises ValueError for a broken template, before any model is loaded."""
+    renderer(template)
+    runtime, served = params.runtime, None
     if params.judge.served:
-        return endpoint.asker(params.judge.served, params.judge.top_logprobs, params.runtime, render)
-    return comparison.local(model, lambda q: [{"role": "user", "content": render(q)}], params.dtype, params.runtime)
+        top_logprobs = params.judge.top_logprobs
+        served = endpoint.Served(params.judge.served, top_logprobs, runtime.judge_url, runtime.judge_connections)
+    return Judge(model, template, params.dtype, forward.layout(runtime), served)
 
 
-def preferences(rows: list[dict], baseline: list[dict], ask: comparison.Ask) -> list[float | None]:
-    """Of each row over its twin in the baseline.
+@dataclass(frozen=True)
+class Preferences:
+    """A worker: answers with `theirs`, another answer to the same prompt, to P(the answer is better)."""
 
-    Raises ValueError for a row without one, or where no verdict could be read.
-    """
-    theirs = {(row["id"], row["sample"]): row for row in baseline}
-    alone = [row["id"] for row in rows if (row["id"], row["sample"]) not in theirs]
+    judge: Judge
+    columns: ClassVar[pa.Schema] = COLUMNS
+
+    def load(self) -> rows.Work:
+        ask = self.judge.load()
+
+        def compare(answers: list[dict], tick: rows.Tick) -> list[dict]:
+            found = preferences(answers, ask)
+            return [row | {"judge_preference": value} for row, value in zip(answers, found, strict=True)]
+
+        return compare
+
+
+def beside(answers: list[dict], baseline: list[dict]) -> list[dict]:
+    """Answers with `theirs`, the baseline's to the same prompt and sample. Raises ValueError for one without."""
+    known = {(row["id"], row["sample"]): row["completion"] for row in baseline}
+    alone = [row["id"] for row in answers if (row["id"], row["sample"]) not in known]
     if alone:
         raise ValueError(f"pi_0 has no answer to prompt {alone[0]} to compare with; run respond again for all policies")
-    pairs = [(row, theirs[row["id"], row["sample"]]) for row in rows]
-    apart = [pair for pair in pairs if pair[0]["completion"] != pair[1]["completion"]]
-    verdicts = comparison.both_orders(ask, apart)
-    if apart and not any(verdicts):
-        raise ValueError(
-            f"none of {len(apart)} verdicts could be read; does the judge answer A or B, and do two answers fit its context?"
-        )
+    return [row | {"theirs": known[row["id"], row["sample"]]} for row in answers]
+
+
+def preferences(answers: list[dict], ask: comparison.Ask) -> list[float | None]:
+    """Of each answer over `theirs`: a half where the texts are the same, None where no verdict could be read."""
+    apart = [row for row in answers if row["completion"] != row["theirs"]]
+    verdicts = comparison.both_orders(ask, [(row, row | {"completion": row["theirs"]}) for row in apart])
     told = iter(None if verdict is None else comparison.preferred(verdict) for verdict in verdicts)
-    return [next(told) if mine["completion"] != other["completion"] else 0.5 for mine, other in pairs]
+    return [next(told) if row["completion"] != row["theirs"] else 0.5 for row in answers]
+
+
+def check_read(answers: list[dict]) -> None:
+    """Raise ValueError where questions were asked and no verdict could be read."""
+    asked = [row["judge_preference"] for row in answers if row["completion"] != row["theirs"]]
+    if asked and all(preference is None for preference in asked):
+        told = f"none of {len(asked)} verdicts could be read"
+        raise ValueError(f"{told}; does the judge answer A or B, and do two answers fit its context?")
 
 
 def main(params: Any, measures: Path, baseline: Path, model: Path, template: Path, *, judged: Path) -> None:
-    table = pq.read_table(measures)
-    found = preferences(table.to_pylist(), pq.read_table(baseline).to_pylist(), asker(params, model, template))
-    pq.write_table(table.append_column("judge_preference", pa.array(found, pa.float64())), judged)
-    read = [each for each in found if each is not None]
-    print(
-        f"judge: {len(read)} of {len(found)} answers of {measures.stem} compared with pi_0's, preferred with probability {sum(read) / len(read):.3f}"
-    )
+    table, judge = pq.read_table(measures), asker(params, model, template)
+    answers = beside(table.to_pylist(), pq.read_table(baseline).to_pylist())
+    (compared,) = rows.mapped([answers], Preferences(judge), "judge", judge.chunk)
+    check_read(compared)
+    pq.write_table(shards.widened(table, compared, COLUMNS), judged)
+    read = [row["judge_preference"] for row in compared if row["judge_preference"] is not None]
+    told = f"{len(read)} of {len(compared)} answers of {measures.stem} compared with pi_0's"
+    print(f"judge: {told}, preferred with probability {sum(read) / len(read):.3f}")

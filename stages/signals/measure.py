@@ -7,23 +7,29 @@ Params  dtype
 """
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import rows, shards
 from stages.signals import forward
+
+COLUMNS = pa.schema([("proxy_reward", pa.float64()), ("logp_reference", pa.float64())])
 
 
 def main(params: Any, responses: Path, reward: Path, model: Path, *, measures: Path) -> None:
-    table = pq.read_table(responses)
+    table, layout = pq.read_table(responses), forward.layout(params.runtime)
     answers = table.to_pylist()
-    rows = forward.tokenized(reward, [(row["prompt"], row["completion"], row["finished"]) for row in answers])
-    proxy = forward.rewards(reward, rows, params.dtype, params.runtime)
-    sampled = [
-        (prompt, row["token_ids"]) for (prompt, _), row in zip(rows, answers, strict=True)
-    ]  # the very tokens that log pi is of
-    reference = forward.logprobs(model, sampled, params.dtype, params.runtime, "reference")
-    table = table.append_column("proxy_reward", pa.array(proxy, pa.float64()))
-    pq.write_table(table.append_column("logp_reference", pa.array(reference, pa.float64())), measures)
-    print(f"measure: {len(rows)} answers, mean proxy reward {sum(proxy) / len(proxy):.3f}")
+    proxy = forward.Rewards(reward, params.dtype, layout, alone=False)
+    reference = forward.Logprobs(model, params.dtype, layout, alone=False, as_sampled=True)
+    (rewarded,) = rows.mapped([answers], proxy, "measure, the proxy", forward.MIXED_CHUNK)
+    (referred,) = rows.mapped([answers], reference, "measure, pi_0", forward.MIXED_CHUNK)
+    found = [
+        {"proxy_reward": one["reward"], "logp_reference": other["logprob"]}
+        for one, other in zip(rewarded, referred, strict=True)
+    ]
+    pq.write_table(shards.widened(table, found, COLUMNS), measures)
+    mean = fmean(row["proxy_reward"] for row in found)
+    print(f"measure: {len(answers)} answers, mean proxy reward {mean:.3f}")

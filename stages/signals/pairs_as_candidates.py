@@ -1,8 +1,8 @@
-"""Lay pairs out as candidates, so that whatever scores candidates can be asked which side it prefers.
+"""Lay judged pairs out as candidates, so that whatever scores candidates can be asked which side it prefers.
 
-Reads   pairs: id, prompt, chosen, rejected, chosen_finished, rejected_finished
-Writes  candidates: two rows per pair, sample 0 the chosen and 1 the rejected answer; scorers see neither which is
-        which nor the order (both are tried)
+Reads   heldout, bench: id, prompt, chosen, rejected, chosen_finished, rejected_finished
+Writes  candidates: the shards heldout.parquet and reward_bench.parquet, two rows per pair, sample 0 the chosen and 1
+        the rejected answer; scorers see neither which is which nor the order (both are tried)
 """
 
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.messages import MESSAGES
+
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("prompt", MESSAGES),
         ("sample", pa.int32()),
+        ("completion", pa.string()),
+        ("finished", pa.bool_()),
     ]
-    + [("completion", pa.string()), ("finished", pa.bool_())]
 )
 
 
@@ -35,10 +38,19 @@ def sides(row: dict) -> list[dict]:
     ]
 
 
-def main(params: Any, pairs: Path, *, candidates: Path) -> None:
+def laid_out(pairs: Path) -> list[dict]:
+    """The candidates of a file of pairs. Raises ValueError for an id that stands twice."""
     rows = pq.read_table(pairs).to_pylist()
     names = {row["id"] for row in rows}
     if len(names) < len(rows):
         raise ValueError(f"{pairs}: {len(rows)} pairs, {len(names)} ids; give each pair an id of its own")
-    pq.write_table(pa.Table.from_pylist([side for row in rows for side in sides(row)], SCHEMA), candidates)
-    print(f"contest: {len(rows)} pairs of {pairs}")
+    return [side for row in rows for side in sides(row)]
+
+
+def main(params: Any, heldout: Path, bench: Path, *, candidates: Path) -> None:
+    candidates.mkdir()
+    made = {"heldout": laid_out(heldout), "reward_bench": laid_out(bench)}
+    for name, rows in made.items():
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), candidates / f"{name}.parquet")
+    pairs = {name: len(rows) // 2 for name, rows in made.items()}
+    print(f"pairs_as_candidates: {pairs['heldout']} held-out pairs, {pairs['reward_bench']} of RewardBench")

@@ -20,6 +20,11 @@ def instruction(prompt: list[chat.Message], first: str, second: str) -> list[cha
     return [{"role": "user", "content": f"[CONTEXT] {context(prompt)} [RESPONSE A] {first} [RESPONSE B] {second} \n"}]
 
 
+def question(asked: tuple[str, list[chat.Message], str, str]) -> list[chat.Message]:
+    """The comparison that a `comparison.Question` asks for."""
+    return instruction(*asked[1:])
+
+
 def letters(tokenizer: Any) -> tuple[int, int]:
     """The tokens A and B. Raises ValueError where one of them is not a single token."""
     ids = [tokenizer(letter, add_special_tokens=False).input_ids for letter in "AB"]

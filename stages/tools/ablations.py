@@ -20,7 +20,7 @@ from stages.guard.params import load
 
 ABLATIONS: dict[str, list[str]] = {
     "length-penalty": ["rank.length_penalty=0.005"],
-    "preference-model": ["rank.scorer=preference_model"],
+    "preference-model": ["rank.scorer=preference_model", "signals.preference_model=[preference_model]"],
     "beta-low": ["dpo.beta=0.03"],
     "beta-high": ["dpo.beta=0.3"],
     "n-4": ["generate.n=4"],
@@ -30,7 +30,7 @@ ABLATIONS: dict[str, list[str]] = {
     "history-all": ["history.keep=all"],
     "start-pi0": ["iterations.1.start=pi0"],
     "stepwise": ["iterations.1.reference=pi1"],
-    "fresh-labels": ["rank.scorer=refreshed"],
+    "fresh-labels": ["rank.scorer=refreshed", "signals.refreshed=[refreshed]"],
 }
 TABLE = Path("metrics/ablations.md")
 SPENT = Path(".scratch/ablations.json")

@@ -56,7 +56,7 @@ def compose(profile: str = "quickstart", settings: list[str] = []) -> str:  # no
         parts, overlay = key.split("."), yaml.load(value)
         for part in reversed(parts):
             overlay = {part: overlay}
-        lay_over(tree, overlay)
+        lay_over(tree, overlay, whole=(parts[-1],))
     text = io.StringIO()
     yaml.dump(tree, text)
     composed = f"# profile: {profile}   (written by `python -m stages.tools.profile {profile}`)\n{text.getvalue()}"

@@ -4,8 +4,9 @@ reference pi_0.
 Reads   model: the policy to start from; sampled: the one that made the newest pairs; reference: pi_0, unless the
         iteration names another; history: pairs with the reference's log-probabilities
 Writes  policy/: the model folder of pi_{t+1}, with LoRA also policy/adapter, with dpo.half also policy/half, the model
-        after half of the steps; curve: one CSV row per optimiser step; metrics: pairs in, out and dropped, the digest
-        of the reference, loss, reward accuracy and margin (beta times nats) of the last step
+        after half of the steps; curve: one CSV row per optimiser step; metrics: pairs in, trained on and left out by
+        name, the digest of the reference, loss, reward accuracy and margin (beta times nats) of the last step, the
+        latter two means over its micro-batches, [step, loss] of every step
 Params  dpo.loss and loss_weights (names of TRL's; sft adds -log pi(chosen) per token, the optimistic term), beta,
         label_smoothing, f_divergence, f_alpha, ld_alpha, discopop_tau, simpo_gamma; dpo.lora_rank (0 trains all
         weights), lora_alpha, quantized; dpo.half; dpo.learning_rate, epochs, global_batch_rows (pairs), warmup_share,
@@ -26,12 +27,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stages import chat
-from stages.training import digest, harness, lora, objectives, quantized, steps
+from stages.training import digest, harness, lora, objectives, quantized
 
 DISTRIBUTED = True
 
 HALF = "half"
 """Where in a policy's folder the half-trained one lies: loaders of the folder do not look there."""
+
+AGAIN = "run reference again"
 
 
 def check_reference(pairs: list[dict], reference: Path, in_4_bits: bool) -> str:
@@ -41,39 +44,36 @@ def check_reference(pairs: list[dict], reference: Path, in_4_bits: bool) -> str:
     wanted = digest.model(reference, in_4_bits)
     for row in pairs:
         if row["ref_model"] != wanted:
-            raise ValueError(
-                f"pair {row['id']}: its log-probabilities are by a model with digest {row['ref_model']}, {reference} has {wanted}; run reference again"
-            )
+            told = f"by a model with digest {row['ref_model']}, {reference} has {wanted}"
+            raise ValueError(f"pair {row['id']}: its log-probabilities are {told}; {AGAIN}")
         if row["ref_texts"] != digest.pair(row):
-            raise ValueError(
-                f"pair {row['id']} of {row['made_in']}: its log-probabilities are of another prompt or other answers; run reference again"
-            )
+            told = "of another prompt or other answers"
+            raise ValueError(f"pair {row['id']} of {row['made_in']}: its log-probabilities are {told}; {AGAIN}")
     return wanted
 
 
 def check_vocabulary(model: Path, reference: Path) -> Any:
     """The tokenizer of both. Raises ValueError where they differ: a log-ratio of different tokens means nothing."""
     mine, its = chat.load_tokenizer(model), chat.load_tokenizer(reference)
-    if mine.get_vocab() != its.get_vocab() or mine.chat_template != its.chat_template:
-        what = (
-            f"vocabulary ({len(mine)} tokens against {len(its)})"
-            if mine.get_vocab() != its.get_vocab()
-            else "chat template"
-        )
-        raise ValueError(
-            f"{model} has another {what} than the reference {reference}; start from a checkpoint that was trained from the reference"
-        )
+    other = ""
+    if mine.get_vocab() != its.get_vocab():
+        other = f"vocabulary ({len(mine)} tokens against {len(its)})"
+    elif mine.chat_template != its.chat_template:
+        other = "chat template"
+    if other:
+        remedy = "start from a checkpoint that was trained from the reference"
+        raise ValueError(f"{model} has another {other} than the reference {reference}; {remedy}")
     return mine
 
 
 def tokenize(tokenizer: Any, row: dict) -> objectives.Pair:
     """A pair as the trainers take it."""
-    sides = {
-        f"{side}_ids": chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"])
-        for side in ("chosen", "rejected")
-    }
-    known = {name: row[name] for name in ("id", "ref_chosen_logps", "ref_rejected_logps")}
-    return {**known, "prompt_ids": chat.prompt_ids(tokenizer, row["prompt"]), **sides}
+    pair = {name: row[name] for name in ("id", "ref_chosen_logps", "ref_rejected_logps")}
+    pair["prompt_ids"] = chat.prompt_ids(tokenizer, row["prompt"])
+    for side in ("chosen", "rejected"):
+        text, finished = row[side][0]["content"], row[f"{side}_finished"]
+        pair[f"{side}_ids"] = chat.completion_ids(tokenizer, text, finished)
+    return pair
 
 
 def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pair]:
@@ -81,8 +81,9 @@ def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pa
     pair is left.
     """
     for pair in pairs:
-        if len(pair["prompt_ids"]) >= max_tokens:
-            rule = f"its prompt alone has {len(pair['prompt_ids'])} tokens, dpo.max_tokens = {max_tokens} leaves no room for an answer"
+        tokens = len(pair["prompt_ids"])
+        if tokens >= max_tokens:
+            rule = f"its prompt alone has {tokens} tokens, dpo.max_tokens = {max_tokens} leaves no room for an answer"
             raise ValueError(f"pair {pair['id']}: {rule}; raise dpo.max_tokens or shorten the prompt")
     short = [pair for pair in pairs if objectives.length(pair) <= max_tokens]
     if not short:
@@ -115,23 +116,33 @@ def keep_half(trainer: Any, tokenizer: Any, dtype: str) -> Path:
     return folder
 
 
-def keep(model: Path, folder: Path) -> None:
-    """The policy as it is, without the half-trained one beside it; every process does it."""
-    shutil.copytree(model, folder, ignore=shutil.ignore_patterns(HALF), dirs_exist_ok=True)
+def keep(model: Path, policy: Path, half: bool) -> None:
+    """The policy as it is, without the half-trained one beside it, or as its own half; every process does it."""
+    for folder in (policy, policy / HALF) if half else (policy,):
+        shutil.copytree(model, folder, ignore=shutil.ignore_patterns(HALF), dirs_exist_ok=True)
 
 
-def account(pairs: int, short: int, used: int, reference: str, log: list[dict]) -> dict[str, Any]:
-    """The stage's metrics: of so many pairs, those short enough, those of them used; `log` is the trainer's, one entry
-    per step.
+def account(pairs: int, used: int, reference: str, log: list[dict], curve: list[list[float]]) -> dict[str, Any]:
+    """The stage's metrics: of so many pairs, those short enough to train on; `log` is the trainer's, one entry per
+    step.
     """
+    facts = harness.account(used, {"over_max_tokens": pairs - used}, curve) | {"reference": reference}
     last = log[-1] if log else {}
-    told = {
-        name: round(last[key], 4)
-        for name, key in (("loss", "loss"), ("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"))
-        if key in last
-    }
-    drops = {"over_max_tokens": pairs - short, "uneven": short - used}
-    return {"rows_in": pairs, "rows_out": used, "drops": drops, "steps": len(log), "reference": reference, **told}
+    names = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+    return facts | {name: round(last[key], 4) for key, name in names.items() if key in last}
+
+
+def train(params: Any, model: Path, reference: Path, pairs: list[objectives.Pair], tokenizer: Any) -> Any:
+    """The trainer, when it has trained `model` on the pairs, and the folder of the half-trained policy or None."""
+    section, dtype = params.dpo, params.dtype
+    held = load(reference, dtype, section.quantized) if objectives.reads_reference_model(section) else None
+    arguments = harness.arguments(section, params, len(pairs))
+    adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
+    network = load(model, dtype, section.quantized)
+    trainer = objectives.trainer(section, arguments, network, pairs, tokenizer, held, adapter)
+    half = keep_half(trainer, tokenizer, dtype) if section.half else None
+    harness.train(trainer, dtype, objectives.rows_of(section, pairs, params.seed))
+    return trainer, half
 
 
 def main(
@@ -140,22 +151,13 @@ def main(
     section, rows = params.dpo, pq.read_table(history).to_pylist()
     of, tokenizer = check_reference(rows, reference, section.quantized), check_vocabulary(model, reference)
     if not rows:
-        for folder in (policy, policy / HALF) if section.half else (policy,):
-            keep(sampled, folder)
-        curve.write_text("step,loss\n")
-        metrics.write_text(json.dumps(account(0, 0, 0, of, []), indent=2) + "\n")
+        keep(sampled, policy, section.half)
+        curve.write_text("step,loss\n", encoding="utf-8")
+        metrics.write_text(json.dumps(account(0, 0, of, [], []), indent=2) + "\n", encoding="utf-8")
         return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {sampled} as it was")
-    objectives.check_layout(section, params.runtime)
     pairs = fitting([tokenize(tokenizer, row) for row in rows], section.max_tokens)
-    used = steps.shared(len(pairs), section, params.runtime)
-    held = load(reference, params.dtype, section.quantized) if objectives.reads_reference_model(section) else None
-    arguments = harness.arguments(section, params, used)
-    adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
-    trainer = objectives.trainer(
-        section, arguments, load(model, params.dtype, section.quantized), pairs, used, tokenizer, held, adapter
-    )
-    half = keep_half(trainer, tokenizer, params.dtype) if section.half else None
-    harness.train(trainer, objectives.rows_of(section, pairs, used, params.seed))
+    objectives.check_layout(section, params.runtime, len(pairs))
+    trainer, half = train(params, model, reference, pairs, tokenizer)
     if section.lora_rank:
         lora.save(trainer, tokenizer, model, policy, params.dtype)
     else:
@@ -164,8 +166,8 @@ def main(
         shutil.copytree(half, policy / HALF)
     harness.write_curve(trainer, curve)
     log = [step for step in trainer.state.log_history if "loss" in step]
-    metrics.write_text(json.dumps(account(len(rows), len(pairs), used, of, log), indent=2) + "\n")
-    out = f"{len(rows) - len(pairs)} over {section.max_tokens} tokens, {len(pairs) - used} that the processes cannot share"
-    print(
-        f"dpo: {used} pairs ({out}), {len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}, reference {reference} ({of[:8]})"
-    )
+    facts = account(len(rows), len(pairs), of, log, harness.losses(trainer))
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    fell = f"loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}"
+    told = f"{len(pairs)} of {len(rows)} pairs of at most {section.max_tokens} tokens, {len(log)} steps"
+    print(f"dpo: {told}, {fell}, reference {reference} ({of[:8]})")

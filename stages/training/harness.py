@@ -1,25 +1,27 @@
-"""What the trainers share: TRL settings from a params section, going on after a kill, the stop on NaN, the curve they
+"""What the trainers share: TRL settings from a params section, going on after a kill, the curve and the account they
 leave, the folder they save.
 
 The guard names a scratch folder by the hash of all that a run's result depends on (STAGE_SCRATCH, see
 stages/guard/run.py). Checkpoints go there every runtime.checkpoint_steps, and a run that finds its own goes on from
 it; outside the guard there are none.
+
+The layout changes no result: the same rows make each step (stages/training/steps.py), and bfloat16 means float32
+weights under autocast with DeepSpeed as without. What remains is the order of sums, in the last digits, and in a CSV
+the means that TRL takes over micro-batches.
 """
 
 import csv
-import json
-import math
 import os
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-EXPLODED = 1e3
-"""How many times its first step's a gradient norm, before clipping, may be. The first may be any number: the
-quickstart's lie between 4 and 16, SPPO's at a small beta over 1e4.
-"""
+from stages.training import watch
+
+UNTOLD = {"step", "epoch", "num_tokens", "eval_num_tokens"} | {
+    f"eval_{name}" for name in ("runtime", "samples_per_second", "steps_per_second")
+}
+"""What a curve leaves out of the trainer's log: counts that say nothing, and times, which differ from run to run."""
 
 
 def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
@@ -33,27 +35,39 @@ def arguments(section: Any, params: Any, rows: int) -> dict[str, Any]:
     gpu, runtime = torch.cuda.is_available(), params.runtime
     if runtime.threads and not gpu:
         torch.set_num_threads(runtime.threads)
-    step = runtime.processes * min(runtime.micro_batch_rows, section.global_batch_rows)
-    if section.global_batch_rows % step:
-        raise ValueError(
-            f"global_batch_rows = {section.global_batch_rows} must be a multiple of runtime.processes x runtime.micro_batch_rows = {step}; change runtime"
-        )
+    return science(section, params, rows) | layout(section, runtime, gpu)
+
+
+def science(section: Any, params: Any, rows: int) -> dict[str, Any]:
+    """What decides the result. bfloat16 under DeepSpeed is `autocast` below."""
     steps = -(-rows // section.global_batch_rows) * section.epochs
     return {
-        "output_dir": os.environ.get("STAGE_SCRATCH") or tempfile.mkdtemp(prefix="training-"),
         "num_train_epochs": section.epochs,
         "learning_rate": section.learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": round(section.warmup_share * steps),
-        "per_device_train_batch_size": step // runtime.processes,
-        "gradient_accumulation_steps": section.global_batch_rows // step,
         "max_length": section.max_tokens,
         "seed": params.seed,
-        "bf16": params.dtype == "bfloat16",
+        "bf16": params.dtype == "bfloat16" and not params.runtime.deepspeed,
+    }
+
+
+def layout(section: Any, runtime: Any, gpu: bool) -> dict[str, Any]:
+    """What does not: how a global batch is split, where checkpoints go, what is logged."""
+    micro = min(runtime.micro_batch_rows, section.global_batch_rows)
+    together = runtime.processes * micro
+    if section.global_batch_rows % together:
+        rule = f"must be a multiple of runtime.processes x runtime.micro_batch_rows = {together}"
+        raise ValueError(f"global_batch_rows = {section.global_batch_rows} {rule}; change runtime")
+    scratch = os.environ.get("STAGE_SCRATCH")
+    return {
+        "output_dir": scratch or tempfile.mkdtemp(prefix="training-"),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": section.global_batch_rows // together,
         "use_cpu": not gpu,
         "gradient_checkpointing": runtime.gradient_checkpointing,
         "deepspeed": deepspeed(runtime, gpu) if runtime.deepspeed else None,
-        "save_strategy": "steps" if os.environ.get("STAGE_SCRATCH") and runtime.checkpoint_steps else "no",
+        "save_strategy": "steps" if scratch and runtime.checkpoint_steps else "no",
         "save_steps": runtime.checkpoint_steps or 1,
         "report_to": "none",
         "logging_steps": 1,
@@ -72,11 +86,13 @@ def seed(number: int) -> None:
 def deepspeed(runtime: Any, gpu: bool) -> dict[str, Any]:
     """A DeepSpeed configuration for the ZeRO stage in `runtime.deepspeed`; "auto" values come from the trainer's own
     arguments.
+
+    It names no mixed precision: DeepSpeed's own casts weights and inputs to bfloat16, the reference's log-probabilities
+    among them, and would make the result depend on the layout.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if gpu else "cpu")
     return {
         "zero_optimization": {"stage": runtime.deepspeed, "stage3_gather_16bit_weights_on_model_save": True},
-        "bf16": {"enabled": "auto"},
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
@@ -99,118 +115,66 @@ def first_layers(model_class: Any, model: Path, layers: int | None, name: str, *
 
     settings = AutoConfig.from_pretrained(model, local_files_only=True, **config)
     if layers and layers > settings.num_hidden_layers:
-        raise ValueError(
-            f"params.yaml: {name} = {layers}, the model has {settings.num_hidden_layers}; lower it or set null"
-        )
+        held = f"the model has {settings.num_hidden_layers}"
+        raise ValueError(f"params.yaml: {name} = {layers}, {held}; lower it or set null")
     settings.num_hidden_layers = layers or settings.num_hidden_layers
     return model_class.from_pretrained(model, config=settings, **model_options())
 
 
-def whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint holds every file, of the right size, that stood in it when it was finished."""
-    listed = checkpoint / "complete.json"
-    return listed.exists() and all(
-        (checkpoint / n).exists() and (checkpoint / n).stat().st_size == size
-        for n, size in json.loads(listed.read_text()).items()
-    )
+def autocast(model: Any, device: str) -> None:
+    """Let a model compute in bfloat16 and answer in float32, as accelerate does unless DeepSpeed runs: the same
+    numbers on any layout.
+    """
+    import torch
+    from accelerate.utils import convert_outputs_to_fp32
+
+    model.forward = convert_outputs_to_fp32(torch.autocast(device, torch.bfloat16)(model.forward))
 
 
-def steps_done(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None:
+    """Train to the end, from this run's own last whole checkpoint if there is one; `rows_of` names a step's rows.
 
-
-def train(trainer: Any, rows_of: Callable[[int], list[str]] | None = None) -> None:
-    """Train to the end, from this run's own last whole checkpoint if there is one; `rows_of(step)` names the rows of a
-    step.
-
-    Raises  ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over EXPLODED times the
-            first.
+    Raises  ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over watch.EXPLODED times
+            the first.
     """
     from transformers import ProgressCallback
 
+    if trainer.is_deepspeed_enabled and dtype == "bfloat16":
+        autocast(trainer.model, trainer.args.device.type)
     trainer.remove_callback(ProgressCallback)
-    for each in callbacks(rows_of):
+    for each in watch.callbacks(rows_of):
         trainer.add_callback(each)
-    found = [c for c in Path(trainer.args.output_dir).glob("checkpoint-*") if whole(c)]
-    last = max(found, key=steps_done, default=None)
+    last = watch.last_whole(Path(trainer.args.output_dir))
     if last:
-        print(f"going on after step {steps_done(last)}, from this run's own checkpoint", flush=True)
+        print(f"going on after step {watch.steps_done(last)}, from this run's own checkpoint", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 
-def callbacks(rows_of: Callable[[int], list[str]] | None) -> list[Any]:
-    """A bar with the loss behind it, in place of a line per step; and what marks checkpoints as whole and stops a run
-    whose numbers are lost.
-    """
-    import torch
-    from transformers import ProgressCallback, TrainerCallback
-
-    class Bar(ProgressCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if self.training_bar is not None and "loss" in (logs or {}):
-                self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    class Watch(TrainerCallback):
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            if torch.distributed.is_initialized():
-                torch.distributed.barrier()  # every process has written its part
-            if state.is_world_process_zero and folder.exists():
-                sizes = {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
-                (folder / "complete.part").write_text(json.dumps(sizes))
-                os.replace(folder / "complete.part", folder / "complete.json")
-                for old in folder.parent.glob("checkpoint-*"):  # only now: at no moment is there none that is whole
-                    if old.name not in (folder.name, f"checkpoint-{state.best_global_step}"):
-                        shutil.rmtree(old, ignore_errors=True)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step >= state.max_steps and not args.load_best_model_at_end:
-                control.should_save = (
-                    False  # transformers saves at the end too, optimiser and all, of what `save` is about to write
-                )
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            first = next((step["grad_norm"] for step in state.log_history if "grad_norm" in step), 1.0)
-            check_numbers(state.global_step, logs or {}, first, rows_of)
-
-    return [Bar(), Watch()]
-
-
-def check_numbers(step: int, logs: dict[str, Any], first: float, rows_of: Callable[[int], list[str]] | None) -> None:
-    """Raise ValueError for a loss or gradient norm that no training comes back from; `first` is the norm of the first
-    step.
-    """
-    for name in ("loss", "grad_norm"):
-        value = logs.get(name)
-        if value is not None and (
-            not math.isfinite(value) or (name == "grad_norm" and value > EXPLODED * max(first, 1.0))
-        ):
-            ids = rows_of(step) if rows_of else []
-            rows = f" on rows {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}" if ids else ""
-            since = f", {first:g} at the first step" if math.isfinite(value) else ""
-            raise ValueError(
-                f"step {step}: {name} is {value:g}{since}{rows}; lower the learning rate, raise warmup_share, or look at these rows"
-            )
-
-
 def write_curve(trainer: Any, path: Path) -> None:
-    """One CSV row per optimiser step and evaluation, with every number the trainer logged but times, which would
-    differ from run to run.
-    """
-    rows = [r for r in trainer.state.log_history if "loss" in r or "eval_loss" in r]
-    drop = {
-        "epoch",
-        "num_tokens",
-        "eval_num_tokens",
-        "eval_runtime",
-        "eval_samples_per_second",
-        "eval_steps_per_second",
-    }
-    names = ["step", *sorted({k for r in rows for k in r} - drop - {"step"})]
-    with path.open("w", newline="") as file:
+    """One CSV row per optimiser step and evaluation, with every number the trainer logged but UNTOLD."""
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+    names = ["step", *sorted({name for row in rows for name in row} - UNTOLD)]
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in rows)
+        for row in rows:
+            writer.writerow({name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()})
+
+
+def losses(trainer: Any) -> list[list[float]]:
+    """[step, loss] of every optimiser step, rounded as in the curve: what a report draws without a cached file."""
+    return [[entry["step"], round(entry["loss"], 6)] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def account(used: int, drops: dict[str, int], curve: list[list[float]]) -> dict[str, Any]:
+    """A training's metrics: rows in, rows trained on, rows left out by name, and the loss of every step."""
+    return {
+        "rows_in": used + sum(drops.values()),
+        "rows_out": used,
+        "drops": drops,
+        "steps": len(curve),
+        "curve": curve,
+    }
 
 
 def save(trainer: Any, tokenizer: Any, folder: Path, dtype: str) -> None:

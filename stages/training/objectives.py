@@ -3,14 +3,14 @@ log-probabilities.
 
 params.yaml names the losses as TRL does (dpo.loss). TRL's DPOTrainer computes most of them; simpo, cpo and orpo need
 no reference and are its CPO and ORPO trainers; kto is its KTOTrainer, which sees each side of a pair alone.
-stages/guard/params.py refuses an option that none of the losses named would use.
+stages/training/losses.py says which of them combine, and which options they read.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any
 
-from stages.training import steps
+from stages.training import losses, steps
 
 Pair = dict[str, Any]
 """id, prompt_ids, chosen_ids, rejected_ids (lists of token ids), ref_chosen_logps, ref_rejected_logps (nats)."""
@@ -23,20 +23,25 @@ def reads_reference_model(section: Any) -> bool:
     return "kto" in section.loss or section.ld_alpha is not None
 
 
-def check_layout(section: Any, runtime: Any) -> None:
+def check_layout(section: Any, runtime: Any, pairs: int) -> None:
     """Raise ValueError where a loss that compares rows of one micro-batch would change with the layout."""
-    split = section.global_batch_rows > runtime.micro_batch_rows * runtime.processes
-    sorts = sorted({"aot", "aot_unpaired"} & set(section.loss))
-    rule = (
-        "processes x runtime.micro_batch_rows"
-        if "kto" in section.loss
-        else "processes = 1 and runtime.micro_batch_rows"
-    )
-    if ("kto" in section.loss and split) or (sorts and (split or runtime.processes > 1)):
-        name = sorts[0] if sorts else "kto"
-        raise ValueError(
-            f"dpo.loss {name} compares the rows of one micro-batch: set runtime.{rule} = dpo.global_batch_rows = {section.global_batch_rows}"
+    together = runtime.micro_batch_rows * runtime.processes
+    is_split = section.global_batch_rows > together
+    has_rest = runtime.processes > 1 and pairs % section.global_batch_rows
+    sorts = sorted(losses.SORTED & set(section.loss))
+    name, rule = "", ""
+    if sorts and (is_split or runtime.processes > 1):
+        name, rule = sorts[0], "processes = 1 and runtime.micro_batch_rows"
+    elif "kto" in section.loss and is_split:
+        name, rule = "kto", "processes x runtime.micro_batch_rows"
+    elif "kto" in section.loss and has_rest:
+        name, rule = (
+            "kto",
+            f"processes = 1, since {pairs} pairs do not fill its last step, and runtime.micro_batch_rows",
         )
+    if name:
+        remedy = f"set runtime.{rule} = dpo.global_batch_rows = {section.global_batch_rows}"
+        raise ValueError(f"dpo.loss {name} compares the rows of one micro-batch: {remedy}")
 
 
 def length(pair: Pair) -> int:
@@ -44,51 +49,48 @@ def length(pair: Pair) -> int:
     return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
 
 
-def rows_of(section: Any, pairs: list[Pair], used: int, seed: int) -> Callable[[int], list[str]]:
+def rows_of(section: Any, pairs: list[Pair], seed: int) -> Callable[[int], list[str]]:
     """The ids of the pairs of an optimiser step, counted from 1; KTO goes through its rows in the same order in every
     epoch.
     """
     batch = section.global_batch_rows
-    each = -(-used // batch)
+    steps_per_epoch = -(-len(pairs) // batch)
+    lengths = [length(pair) for pair in pairs]
 
     def ids(step: int) -> list[str]:
-        epoch, k = divmod(step - 1, each)
-        drawn = steps.order([length(p) for p in pairs], used, batch, seed, 0 if "kto" in section.loss else epoch)
+        epoch, k = divmod(step - 1, steps_per_epoch)
+        drawn = steps.order(lengths, batch, seed, 0 if "kto" in section.loss else epoch)
         return [pairs[i]["id"] for i in drawn[k * batch : (k + 1) * batch]]
 
     return ids
 
 
 def trainer(
-    section: Any,
-    arguments: dict,
-    network: Any,
-    pairs: list[Pair],
-    used: int,
-    tokenizer: Any,
-    reference: Any,
-    adapter: Any,
+    section: Any, arguments: dict, network: Any, pairs: list[Pair], tokenizer: Any, reference: Any, adapter: Any
 ) -> Any:
-    """The trainer of the losses in `section` on so many of the pairs; `reference` is a model or None, `adapter` a peft
-    config or None.
-    """
+    """The trainer of the losses in `section`; `reference` is a model or None, `adapter` a peft config or None."""
     from datasets import Dataset
 
-    common = {"processing_class": tokenizer, "peft_config": adapter}
-    if "kto" in section.loss:
-        data = Dataset.from_list(unpaired(pairs, used, section.global_batch_rows, arguments["seed"]))
-        return kto(section, arguments)(network, ref_model=reference, train_dataset=data, **common)
-    data = Dataset.from_list([pair | {"length": length(pair)} for pair in pairs])
-    if {"simpo", "cpo", "orpo"} & set(section.loss):
-        return reference_free(section, arguments)(network, train_dataset=data, **common)
-    return direct(section, arguments, reference is not None)(network, ref_model=reference, train_dataset=data, **common)
+    named, more = set(section.loss), {"ref_model": reference}
+    rows = [pair | {"length": length(pair)} for pair in pairs]
+    if "kto" in named:
+        kind, settings = kto(section, arguments)
+        rows = unpaired(pairs, section.global_batch_rows, arguments["seed"])
+    elif named & losses.REFERENCE_FREE:
+        kind, settings = reference_free(section, arguments)
+        more = {}
+    else:
+        kind, settings = direct(section, arguments, reference is not None)
+    data = steps.filled(Dataset.from_list(rows), settings)
+    common = {"args": settings, "processing_class": tokenizer, "peft_config": adapter}
+    return kind(network, train_dataset=data, **common, **more)
 
 
-def direct(section: Any, arguments: dict, holds_reference: bool) -> Callable:
-    """TRL's DPOTrainer, which takes the rows as they are."""
+def direct(section: Any, arguments: dict, holds_reference: bool) -> tuple[Callable, Any]:
+    """TRL's DPOTrainer, which takes the rows as they are, and its settings."""
     from trl import DPOConfig, DPOTrainer
 
-    class Trainer(steps.Weighed, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
+    class Direct(steps.Weighed, DPOTrainer):  # pyright: ignore[reportIncompatibleMethodOverride]
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
@@ -96,17 +98,34 @@ def direct(section: Any, arguments: dict, holds_reference: bool) -> Callable:
             return dataset
 
     options = {
-        "loss_type": section.loss, "loss_weights": section.loss_weights, "beta": section.beta, "label_smoothing": section.label_smoothing,
-        "f_divergence_type": section.f_divergence, "f_alpha_divergence_coef": section.f_alpha, "ld_alpha": section.ld_alpha,
-        "discopop_tau": section.discopop_tau, "precompute_ref_log_probs": not holds_reference,
-    }  # fmt: skip
-    settings = DPOConfig(**arguments, **options)
-    return lambda network, **rest: Trainer(network, args=settings, **rest)
+        "loss_type": section.loss,
+        "loss_weights": section.loss_weights,
+        "beta": section.beta,
+        "label_smoothing": section.label_smoothing,
+        "f_divergence_type": section.f_divergence,
+        "f_alpha_divergence_coef": section.f_alpha,
+        "ld_alpha": section.ld_alpha,
+        "discopop_tau": section.discopop_tau,
+        "precompute_ref_log_probs": not holds_reference,
+    }
+    return Direct, DPOConfig(**arguments, **options)
 
 
-def reference_free(section: Any, arguments: dict) -> Callable:
+def both_sides(pair: Pair) -> dict[str, list[int]]:
+    """A pair as the CPO and ORPO trainers tokenize it: each side behind the prompt, -100 on the prompt's labels."""
+    prompt = pair["prompt_ids"]
+    made = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+    for side in ("chosen", "rejected"):
+        answer = pair[f"{side}_ids"]
+        made[f"{side}_input_ids"] = prompt + answer
+        made[f"{side}_attention_mask"] = [1] * len(prompt + answer)
+        made[f"{side}_labels"] = [-100] * len(prompt) + answer
+    return made
+
+
+def reference_free(section: Any, arguments: dict) -> tuple[Callable, Any]:
     """TRL's CPO trainer (cpo with its NLL term of weight 1, simpo without) or its ORPO trainer, beta being ORPO's
-    lambda.
+    lambda; and its settings.
 
     The NLL of cpo is over the chosen answer, that of orpo over prompt and answer, as TRL has them; both are means over
     a micro-batch's tokens.
@@ -115,64 +134,51 @@ def reference_free(section: Any, arguments: dict) -> Callable:
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    def tokenized(feature: Pair) -> dict[str, list[int]]:
-        made = {"prompt_input_ids": feature["prompt_ids"], "prompt_attention_mask": [1] * len(feature["prompt_ids"])}
-        for side in ("chosen", "rejected"):
-            ids = feature["prompt_ids"] + feature[f"{side}_ids"]
-            labels = [-100] * len(feature["prompt_ids"]) + feature[f"{side}_ids"]
-            made |= {f"{side}_input_ids": ids, f"{side}_attention_mask": [1] * len(ids), f"{side}_labels": labels}
-        return made
-
     class Cpo(steps.Weighed, CPOTrainer):
         def tokenize_row(self, feature: Any, model: Any = None) -> dict:
-            return tokenized(feature)
+            return both_sides(feature)
 
     class Orpo(steps.Weighed, ORPOTrainer):
         def tokenize_row(self, feature: Any, model: Any = None) -> dict:
-            return tokenized(feature)
+            return both_sides(feature)
 
     base = arguments | {"beta": section.beta, "remove_unused_columns": False}
     if "orpo" in section.loss:
-        settings: Any = ORPOConfig(**base)
-        return lambda network, **rest: Orpo(network, args=settings, **rest)
-    simpo = "simpo" in section.loss
-    kind = (
-        {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": section.simpo_gamma}
-        if simpo
-        else {"loss_type": "sigmoid", "cpo_alpha": 1.0}
-    )
-    settings = CPOConfig(**base, **kind, label_smoothing=section.label_smoothing)
-    return lambda network, **rest: Cpo(network, args=settings, **rest)
+        return Orpo, ORPOConfig(**base)
+    kind: dict[str, Any] = {"loss_type": "sigmoid", "cpo_alpha": 1.0}
+    if "simpo" in section.loss:
+        kind = {"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": section.simpo_gamma}
+    return Cpo, CPOConfig(**base, **kind, label_smoothing=section.label_smoothing)
 
 
-def unpaired(pairs: list[Pair], used: int, batch: int, seed: int) -> list[dict]:
+def unpaired(pairs: list[Pair], batch: int, seed: int) -> list[dict]:
     """Both sides of every pair as rows of their own, in a fixed shuffle; each batch's chosen sides stand before its
     rejected ones.
 
     The baseline of a row is of its neighbour's answer (KL_completion_ids), which belongs to another prompt.
     """
     rows: list[dict] = []
-    drawn = steps.order([0] * len(pairs), used, batch, seed, 0)
+    drawn = steps.order([0] * len(pairs), batch, seed, 0)
     for k in range(0, len(drawn), batch):
         part = [pairs[i] for i in drawn[k : k + batch]]
-        sides = [(p, side) for side in ("chosen", "rejected") for p in part]
         made = [
-            {"prompt_ids": p["prompt_ids"], "completion_ids": p[f"{side}_ids"], "label": side == "chosen"}
-            for p, side in sides
+            {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": side == "chosen"}
+            for side in ("chosen", "rejected")
+            for pair in part
         ]
         rows += [row | {"KL_completion_ids": made[i - 1]["completion_ids"]} for i, row in enumerate(made)]
     return rows
 
 
-def kto(section: Any, arguments: dict) -> Callable:
-    """TRL's KTOTrainer on unpaired rows; a global batch of so many pairs is one of twice as many rows."""
+def kto(section: Any, arguments: dict) -> tuple[Callable, Any]:
+    """TRL's KTOTrainer on unpaired rows, and its settings; a global batch of so many pairs is one of twice as many
+    rows.
+    """
     from trl import KTOConfig, KTOTrainer
 
     class Kto(KTOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    settings = KTOConfig(
-        **(arguments | {"per_device_train_batch_size": 2 * arguments["per_device_train_batch_size"]}), beta=section.beta
-    )
-    return lambda network, **rest: Kto(network, args=settings, **rest)
+    both = {"per_device_train_batch_size": 2 * arguments["per_device_train_batch_size"]}
+    return Kto, KTOConfig(**(arguments | both), beta=section.beta)

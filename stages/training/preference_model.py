@@ -1,7 +1,8 @@
 """Train the pairwise preference model: shown a prompt and two answers, the next token says which is better, A or B.
 
 Reads   model: the base model; train: preference pairs
-Writes  preference/: a causal language model; curve: one CSV row per optimiser step
+Writes  preference/: a causal language model; curve: one CSV row per optimiser step; metrics: pairs in, trained on and
+        left out by name, the rows that they are packed into, [step, loss] of every step
 Params  preference_model.layers (the first so many blocks; null for all), packing (rows joined up to max_tokens, none
         seeing another), learning_rate, epochs, global_batch_rows (packed ones count as one), warmup_share, max_tokens;
         dtype, seed
@@ -10,6 +11,7 @@ Source  RLHF Workflow, arXiv 2405.07863, section 2.2; the loss is on the letter 
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,16 @@ def chosen_is_first(seed: int, name: str) -> bool:
 
 def tokenize(tokenizer: Any, row: dict, letters: tuple[int, int], seed: int) -> dict[str, list[int]]:
     """input_ids and labels of one comparison, -100 on all but the letter."""
-    first = chosen_is_first(seed, row["id"])
-    answers = [row[side][0]["content"] for side in ("chosen", "rejected")]
-    question = chat.prompt_ids(tokenizer, pairwise.instruction(row["prompt"], *answers[:: 1 if first else -1]))
-    letter = letters[0 if first else 1]
+    chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
+    if chosen_is_first(seed, row["id"]):
+        letter, shown = letters[0], (chosen, rejected)
+    else:
+        letter, shown = letters[1], (rejected, chosen)
+    question = chat.prompt_ids(tokenizer, pairwise.instruction(row["prompt"], *shown))
     return {"input_ids": [*question, letter], "labels": [-100] * len(question) + [letter]}
 
 
-def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path) -> None:
+def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path, metrics: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer, pack_dataset
@@ -48,19 +52,20 @@ def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path
     rows = [tokenize(tokenizer, row, letters, params.seed) for row in pq.read_table(train).to_pylist()]
     short = [row for row in rows if len(row["input_ids"]) <= section.max_tokens]
     if not short:
-        raise ValueError(
-            f"no comparison of {len(rows)} fits preference_model.max_tokens = {section.max_tokens}; raise it"
-        )
+        limit = f"preference_model.max_tokens = {section.max_tokens}"
+        raise ValueError(f"no comparison of {len(rows)} fits {limit}; raise it")
     data = Dataset.from_list(short)
-    data = pack_dataset(data, section.max_tokens, "bfd") if section.packing else data
-    used = steps.shared(len(data), section, params.runtime)
+    packed = pack_dataset(data, section.max_tokens, "bfd") if section.packing else data
     ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    settings = SFTConfig(**(harness.arguments(section, params, used) | ready))
+    settings = SFTConfig(**(harness.arguments(section, params, len(packed)) | ready))
     network = harness.first_layers(AutoModelForCausalLM, model, section.layers, "preference_model.layers")
-    trainer = Trainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
-    harness.train(trainer)
+    filled = steps.filled(packed, settings)
+    trainer = Trainer(network, args=settings, train_dataset=filled, processing_class=tokenizer)
+    harness.train(trainer, params.dtype)
     harness.save(trainer, tokenizer, preference, params.dtype)
     harness.write_curve(trainer, curve)
-    last = [step for step in trainer.state.log_history if "loss" in step][-1]
-    out = f"{len(rows) - len(short)} over {section.max_tokens} tokens, {len(data) - used} rows that the processes cannot share"
-    print(f"preference_model: {len(short)} pairs in {len(data)} rows ({out}), last loss {last['loss']:.3f}")
+    drops = {"over_max_tokens": len(rows) - len(short)}
+    facts = harness.account(len(short), drops, harness.losses(trainer)) | {"packed_rows": len(packed)}
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    last = facts["curve"][-1][1]
+    print(f"preference_model: {len(short)} pairs in {len(packed)} rows, left out {drops}, last loss {last:.3f}")

@@ -12,40 +12,71 @@ Params  dtype, dpo.quantized: the weights are as the trainer has them, or pi_0's
 Source  RLHF Workflow, arXiv 2405.07863, Algorithm 2: the reference is pi_0 in every iteration
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import chat, rows, shards
 from stages.signals import forward
 from stages.training import digest, quantized
 
+LOGPS = pa.schema([("ref_chosen_logps", pa.float64()), ("ref_rejected_logps", pa.float64())])
+DIGESTS = pa.schema([("ref_model", pa.string()), ("ref_texts", pa.string())])
+CHUNK = forward.MIXED_CHUNK // 2
+"""Pairs dealt together; each is two sequences, batched with those of other pairs."""
 
-def log_pi0(model: Path, rows: list[dict], params: Any) -> list[float]:
-    """Of every chosen side, then of every rejected one."""
-    import torch
 
-    options = quantized.options(params.dtype) if params.dpo.quantized else {}
-    with torch.autocast(
-        "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16, enabled=params.dtype == "bfloat16"
-    ):
-        return forward.logprobs(model, forward.sides(model, rows), "float32", params.runtime, "reference", **options)
+@dataclass(frozen=True)
+class Reference:
+    """A worker: pairs to log pi_0 of both sides."""
+
+    model: Path
+    dtype: str
+    quantized: bool
+    layout: forward.Layout
+    columns: ClassVar[pa.Schema] = LOGPS
+
+    def load(self) -> rows.Work:
+        import torch
+
+        options = quantized.options(self.dtype) if self.quantized else {}
+        tokenizer = chat.load_tokenizer(self.model)
+        device, half = "cuda" if torch.cuda.is_available() else "cpu", self.dtype == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            values = forward.logprobs(self.model, "float32", self.layout, alone=False, **options)
+
+        def log_pi0(pairs: list[dict], tick: rows.Tick) -> list[dict]:
+            answers = [side(pair, name) for name in ("chosen", "rejected") for pair in pairs]
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                tokens, names = forward.tokenized(tokenizer, answers), [answer["id"] for answer in answers]
+                found = values(tokens, names, lambda sides: tick(sides / 2))
+            chosen, rejected = found[: len(pairs)], found[len(pairs) :]
+            return [
+                pair | {"ref_chosen_logps": one, "ref_rejected_logps": other}
+                for pair, one, other in zip(pairs, chosen, rejected, strict=True)
+            ]
+
+        return log_pi0
+
+
+def side(pair: dict, name: str) -> dict:
+    """A pair's chosen or rejected answer as a row to score."""
+    answer = {"completion": pair[name][0]["content"], "finished": pair[f"{name}_finished"]}
+    return {"id": pair["id"], "prompt": pair["prompt"], **answer}
 
 
 def main(params: Any, model: Path, pairs: Path, *, reference: Path) -> None:
     table = pq.read_table(pairs)
-    rows = table.to_pylist()
-    values = log_pi0(model, rows, params) if rows else []
+    worker = Reference(model, params.dtype, params.dpo.quantized, forward.layout(params.runtime))
+    (made,) = rows.mapped([table.to_pylist()], worker, "reference", CHUNK, key=("id",))
     of = digest.model(model, params.dpo.quantized)
-    for name, column in (
-        ("ref_chosen_logps", pa.array(values[: len(rows)], pa.float64())),
-        ("ref_rejected_logps", pa.array(values[len(rows) :], pa.float64())),
-        ("ref_model", pa.array([of] * len(rows), pa.string())),
-        ("ref_texts", pa.array([digest.pair(row) for row in rows], pa.string())),
-    ):
-        table = table.append_column(name, column)
-    pq.write_table(table, reference)
-    print(
-        f"reference: log pi_0 of {len(rows)} pairs by {model} ({of[:8]}), mean {sum(values) / max(1, len(values)):.1f} nats a side"
-    )
+    table = shards.widened(table, made, LOGPS)
+    digests = [{"ref_model": of, "ref_texts": digest.pair(row)} for row in table.to_pylist()]
+    pq.write_table(shards.widened(table, digests, DIGESTS), reference)
+    sums = [row[name] for row in made for name in LOGPS.names]
+    mean = f", mean {fmean(sums):.1f} nats a side" if sums else ""
+    print(f"reference: log pi_0 of {len(made)} pairs by {model} ({of[:8]}){mean}")

@@ -4,7 +4,8 @@ checkpoint that validates best.
 Reads   model: the base model; train: preference pairs; `member`: 0, or the number of an ensemble's further member,
         which has another seed
 Writes  reward/: AutoModelForSequenceClassification with one label; curve: one CSV row per optimiser step, one per
-        evaluation
+        evaluation; metrics: pairs in, trained on and left out by name, of which those to validate are one, [step, loss]
+        of every step
 Params  reward_model.layers (the first so many blocks; null for all), margin (times the pair's own margin, 0 for none),
         centring (weight of (r(chosen) + r(rejected))^2, Eisenstein et al. 2023), validation_share (of the prompts,
         taken from training), evaluations (in the whole run, 0 for none), learning_rate, epochs, global_batch_rows,
@@ -14,6 +15,7 @@ Source  RLHF Workflow, arXiv 2405.07863, section 2.1; Bradley and Terry 1952; ma
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +35,58 @@ def validates(row: dict, share: float) -> bool:
 def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
     """chosen_ids and rejected_ids, each the whole conversation, and the margin that TRL's loss subtracts."""
     prompt = chat.prompt_ids(tokenizer, row["prompt"])
-    sides = {
-        f"{side}_ids": prompt + chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"])
-        for side in ("chosen", "rejected")
-    }
-    return sides | ({"margin": margin * (row["margin"] or 0.0)} if margin else {})
+    sides: dict[str, Any] = {}
+    for side in ("chosen", "rejected"):
+        answer = chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"])
+        sides[f"{side}_ids"] = prompt + answer
+    if margin:
+        sides["margin"] = margin * (row["margin"] or 0.0)
+    return sides
 
 
-def selection(section: Any, rows: int, micro: int) -> dict[str, Any]:
+def parted(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict], list[dict]]:
+    """The pairs to train on and those to validate, tokenized; those that are too long are in neither.
+
+    Raises ValueError where either is wanted and has none.
+    """
+    train, held = [], []
+    for row in rows:
+        pair = tokenize(tokenizer, row, section.margin)
+        if max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) > section.max_tokens:
+            continue
+        side = held if section.evaluations and validates(row, section.validation_share) else train
+        side.append(pair)
+    if not train or (section.evaluations and not held):
+        told = f"{len(train)} pairs to train on and {len(held)} to validate, of {len(rows)}"
+        limit, share = section.max_tokens, section.validation_share
+        remedy = f"raise reward_model.max_tokens = {limit} or reward_model.validation_share = {share}"
+        raise ValueError(f"{told}; {remedy}")
+    return train, held
+
+
+def selection(section: Any, rows: int, runtime: Any) -> dict[str, Any]:
     """TrainingArguments that evaluate so many times, at equal distances, and come back to the checkpoint with the
     lowest validation loss.
+
+    Several processes validate row by row: accelerate would fill a batch up with rows that are in it already.
     """
     steps = -(-rows // section.global_batch_rows) * section.epochs
     every = max(1, steps // section.evaluations)
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
     when = {"eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every}
-    return best | when | {"per_device_eval_batch_size": micro}
+    micro = min(runtime.micro_batch_rows, section.global_batch_rows)
+    return best | when | {"per_device_eval_batch_size": micro if runtime.processes == 1 else 1}
 
 
-def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path) -> None:
+def best_of(trainer: Any) -> str:
+    """What to say of the checkpoint that was kept; nothing where none was validated."""
+    state = trainer.state
+    if state.best_metric is None:
+        return ""
+    return f", best validation loss {state.best_metric:.3f} at step {state.best_global_step}"
+
+
+def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path, metrics: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
@@ -60,44 +95,27 @@ def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, cu
 
     tokenizer, section = chat.load_tokenizer(model), params.reward_model
     rows = pq.read_table(train).to_pylist()
-    sides: tuple[list[dict], list[dict]] = ([], [])
-    for row in rows:
-        ids = tokenize(tokenizer, row, section.margin)
-        if max(len(ids["chosen_ids"]), len(ids["rejected_ids"])) <= section.max_tokens:
-            sides[section.evaluations > 0 and validates(row, section.validation_share)].append(ids)
-    short, held = sides
-    if not short or (section.evaluations and not held):
-        told = f"{len(short)} pairs to train on and {len(held)} to validate, of {len(rows)}"
-        raise ValueError(
-            f"{told}; raise reward_model.max_tokens = {section.max_tokens} or reward_model.validation_share = {section.validation_share}"
-        )
-    used = steps.shared(len(short), section, params.runtime)
-    options = harness.arguments(section, params, used) | {
-        "seed": params.seed + member,
-        "center_rewards_coefficient": section.centring or None,
-    }
-    options |= selection(section, used, options["per_device_train_batch_size"]) if held else {}
+    short, held = parted(tokenizer, rows, section)
+    options = harness.arguments(section, params, len(short))
+    options |= {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
+    options |= selection(section, len(short), params.runtime) if held else {}
     harness.seed(params.seed + member)
     network = harness.first_layers(
         AutoModelForSequenceClassification, model, section.layers, "reward_model.layers", num_labels=1
     )
-    validated = (
-        held[: steps.shared(len(held), section, params.runtime)] if held else []
-    )  # or accelerate would fill up with some of them again
-    data = {
-        "train_dataset": Dataset.from_list(short),
-        "eval_dataset": Dataset.from_list(validated) if validated else None,
-    }
-    trainer = Trainer(network, args=RewardConfig(**options), processing_class=tokenizer, **data)
-    harness.train(trainer)
+    settings = RewardConfig(**options)
+    trainer = Trainer(
+        network,
+        args=settings,
+        processing_class=tokenizer,
+        train_dataset=steps.filled(Dataset.from_list(short), settings),
+        eval_dataset=Dataset.from_list(held) if held else None,
+    )
+    harness.train(trainer, params.dtype)
     harness.save(trainer, tokenizer, reward, params.dtype)
     harness.write_curve(trainer, curve)
-    last = [step for step in trainer.state.log_history if "loss" in step][-1]
-    best = (
-        f", best validation loss {trainer.state.best_metric:.3f} at step {trainer.state.best_global_step}"
-        if held
-        else ""
-    )
-    apart = len(rows) - len(short) - len(held), len(short) - used + len(held) - len(validated)
-    out = f"{apart[0]} over {section.max_tokens} tokens, {apart[1]} that the processes cannot share"
-    print(f"reward_model: {used} pairs, {len(validated)} to validate ({out}), last loss {last['loss']:.3f}{best}")
+    drops = {"over_max_tokens": len(rows) - len(short) - len(held), "validation": len(held)}
+    facts = harness.account(len(short), drops, harness.losses(trainer))
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    last = facts["curve"][-1][1]
+    print(f"reward_model: {len(short)} pairs, left out {drops}, last loss {last:.3f}{best_of(trainer)}")

@@ -1,12 +1,16 @@
 """Fine-tune the base model on chosen answers: pi_0, the first policy and the fixed reference of every iteration.
 
-Reads   model: the base model; demonstrations: prompt, chosen, chosen_finished; answers that did not end by themselves
-        are left out
-Writes  policy/: the model folder of pi_0; curve: one CSV row per optimiser step
+Reads   model: the base model; demonstrations: prompt, chosen, chosen_finished
+Writes  policy/: the model folder of pi_0; curve: one CSV row per optimiser step; metrics: rows in, trained on and
+        left out by name, [step, loss] of every step
 Params  sft.rows, learning_rate, epochs, global_batch_rows, warmup_share, max_tokens; dtype, seed
 Source  RLHF Workflow, arXiv 2405.07863, section 4.1; the loss counts the answer's tokens only
+
+An answer that did not end by itself teaches no end, so it is left out (`unfinished`); so is what stands behind the
+first sft.rows that did (`over_rows`), and what is longer than sft.max_tokens (`over_max_tokens`).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +29,40 @@ def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
-def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path) -> None:
+def chosen(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict[str, list[int]]], dict[str, int]]:
+    """The demonstrations to train on, tokenized, and how many rows each rule left out.
+
+    Raises ValueError where none is left.
+    """
+    finished = [row for row in rows if row["chosen_finished"]]
+    wanted = [tokenize(tokenizer, row) for row in finished[: section.rows]]
+    short = [row for row in wanted if len(row["input_ids"]) <= section.max_tokens]
+    if not short:
+        raise ValueError(f"no answer of {len(wanted)} fits sft.max_tokens = {section.max_tokens}; raise it")
+    drops = {
+        "unfinished": len(rows) - len(finished),
+        "over_rows": len(finished) - len(wanted),
+        "over_max_tokens": len(wanted) - len(short),
+    }
+    return short, drops
+
+
+def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(steps.Ordered, SFTTrainer): ...
 
-    tokenizer = chat.load_tokenizer(model)
-    finished = [row for row in pq.read_table(demonstrations).to_pylist() if row["chosen_finished"]][: params.sft.rows]
-    rows = [tokenize(tokenizer, row) for row in finished]
-    short = [row for row in rows if len(row["input_ids"]) <= params.sft.max_tokens]
-    if not short:
-        raise ValueError(f"no answer of {len(rows)} fits sft.max_tokens = {params.sft.max_tokens}; raise it")
-    used = steps.shared(len(short), params.sft, params.runtime)
-    settings = SFTConfig(**harness.arguments(params.sft, params, used))
+    tokenizer, section = chat.load_tokenizer(model), params.sft
+    rows, drops = chosen(tokenizer, pq.read_table(demonstrations).to_pylist(), section)
+    settings = SFTConfig(**harness.arguments(section, params, len(rows)))
+    data = steps.filled(Dataset.from_list(rows), settings)
     network = AutoModelForCausalLM.from_pretrained(model, **harness.model_options())
-    trainer = Trainer(network, args=settings, train_dataset=Dataset.from_list(short), processing_class=tokenizer)
-    harness.train(trainer)
+    trainer = Trainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
+    harness.train(trainer, params.dtype)
     harness.save(trainer, tokenizer, policy, params.dtype)
     harness.write_curve(trainer, curve)
-    out = f"{len(rows) - len(short)} over {params.sft.max_tokens} tokens, {len(short) - used} that the processes cannot share"
-    print(f"sft: {used} answers ({out}), loss {trainer.state.log_history[0]['loss']:.3f} first")
+    facts = harness.account(len(rows), drops, harness.losses(trainer))
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"sft: {len(rows)} answers, left out {drops}, loss {facts['curve'][0][1]:.3f} first")

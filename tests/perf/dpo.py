@@ -96,7 +96,6 @@ def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any, **changes:
             arguments,
             dpo.load(model, params.dtype, section.quantized),
             pairs,
-            len(pairs),
             tokenizer,
             None,
             adapter,

@@ -56,17 +56,16 @@ def alive(folder: Path) -> list[str]:
 
 
 def fresh(folder: Path) -> Path:
-    """A clone of the working tree, on the smoke profile, whose commit has locks that record nothing."""
+    """A clone of the working tree, on the smoke profile, whose commit has a lock that records nothing."""
     copy_tree(folder)
-    for name in integrity.LOCKS:
-        (folder / name).write_text("schema: '2.0'\n")
+    (folder / "dvc.lock").write_text("schema: '2.0'\n")
     words = f"{sys.executable} -m stages.tools.profile smoke && git commit -qam smoke"
     subprocess.run(words, shell=True, cwd=folder, check=True, capture_output=True)
     return folder
 
 
 def recorded(folder: Path) -> dict[str, object]:
-    """The locks as a mapping of stage to what was recorded of it; an empty one where DVC died while it wrote them."""
+    """The lock as a mapping of stage to what was recorded of it; an empty one where DVC died while it wrote them."""
     try:
         return dict(integrity.locked_stages(folder))
     except (yaml.YAMLError, AttributeError):
@@ -117,7 +116,7 @@ def settle(run: subprocess.Popen, folder: Path) -> None:
 
 
 def ran(log: Path) -> list[str]:
-    return re.findall(r"Running stage '(?:.+:)?(.+)'", log.read_text())
+    return re.findall(r"Running stage '(.+)'", log.read_text())
 
 
 def mend(folder: Path, log: Path) -> None:

@@ -1,6 +1,5 @@
 """The edits that tests/trust/invalidation.py makes, one at a time, and what each must rerun."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +33,11 @@ def sub(file: str, old: str, new: str) -> Change:
     return change
 
 
+def ranked_by(scorer: str) -> Change:
+    """Another ranker: its name, and that it is in use."""
+    return param("rank.scorer", scorer, f"signals.{scorer}=[{scorer}]")
+
+
 def all_of(*changes: Change) -> Change:
     return lambda root: [change(root) for change in changes]
 
@@ -44,52 +48,24 @@ def param(key: str, value: str, *more: str) -> Change:
     return lambda root: subprocess.run(words, cwd=root, check=True, capture_output=True)
 
 
-def with_third(line: str) -> str:
-    """A line of a dvc.yaml with the third shard's path behind the second's: a line of its own, in quotes with commas,
-    or bare in a command.
-    """
-    if re.match(r"\s*- \S+-1\.parquet$", line):
-        return f"{line}\n{line.replace('-1.parquet', '-2.parquet')}"
-    line = re.sub(r'"([^" ]+)-1\.parquet"', r'"\1-1.parquet", "\1-2.parquet"', line)
-    return re.sub(r'(?<!["\S])([^" ]+)-1\.parquet(?!")', r"\1-1.parquet \1-2.parquet", line)
-
-
-def third_shard(root: Path) -> None:
-    """In the matrices, in the list of candidates, and wherever the second shard is read."""
-    for name in ("dvc.yaml", "signals/dvc.yaml"):
-        lines = (root / name).read_text().replace("shard: [0, 1]", "shard: [0, 1, 2]").split("\n")
-        (root / name).write_text("\n".join(map(with_third, lines)))
-    sub("params.yaml", "pi0-0, pi0-1, pi1-0, pi1-1", "pi0-0, pi0-1, pi0-2, pi1-0, pi1-1, pi1-2")(root)
-
-
-T1 = "- {id: t1, samples: pi1, makes: pi2, start: pi1, reference: pi0, rival: pi0}\n"
-T2 = "- {id: t2, samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
-
-
-def one_more(root: Path) -> None:
-    sub("params.yaml", T1, T1 + T2)(root)
-    text = (root / "params.yaml").read_text().replace("pi1-0, pi1-1]", "pi1-0, pi1-1, pi2-0, pi2-1]")
-    (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi3").replace("pi1, pi2]", "pi1, pi2, pi3]"))
+T1 = "- {samples: pi1, makes: pi2, start: pi1, reference: pi0, rival: pi0}\n"
+T2 = "- {samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
 
 
 def one_more_set(root: Path) -> None:
     (root / "data/raw/mine.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n')
-    entry = "  mine: {after: quickstart, source: own, raw: data/raw/mine.jsonl, rule: {}, filter: {min_margin: 0, rows: 0}}\nmixed: mine"
-    sub("params.yaml", "mixed: quickstart", entry)(root)
+    rest = "rule: {}, filter: {min_margin: 0, rows: 0}}"
+    entry = f"  mine: {{after: quickstart, source: own, raw: data/raw/mine.jsonl, {rest}"
+    sub("params.yaml", "mixed: quickstart", f"{entry}\nmixed: mine")(root)
 
 
-def one_less(root: Path) -> None:
-    sub("params.yaml", T1, "")(root)
-    text = (root / "params.yaml").read_text().replace(", pi1-0, pi1-1]", "]")
-    (root / "params.yaml").write_text(text.replace("final: pi2", "final: pi1").replace("pi1, pi2]", "pi1]"))
-
-
+OWN = "{own: {source: quickstart, raw: data/raw/quickstart/annotations.jsonl, rule: {}, filter: {min_margin: 2, rows: 0}}}"
 RAW, PROMPTS = "data/raw/quickstart/annotations.jsonl", "data/raw/quickstart/prompts.jsonl"
 TRAINED = ["sft", "reward_model", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
     "`seed`": Edit(
-        param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond@*", "evaluate@*"]
+        param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
     ),
     "`dtype`": Edit(param("dtype", "bfloat16"), ["base"]),
     "`base.revision`": Edit(param("base.revision", "0.1.3"), ["base"]),
@@ -106,41 +82,28 @@ EDITS: dict[str, Edit] = {
         lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]
     ),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
-    "`prompts.per_iteration` (rows per shard)": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
+    "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
     "`reward_model.layers`": Edit(param("reward_model.layers", "10"), ["reward_model"]),
     "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
-    "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond@*"]),
+    "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond*@*"]),
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),
     "`generate.from_rival`": Edit(param("generate.from_rival", "4"), ["generate@*", "rank@*"]),
     "`rank.pairing`": Edit(param("rank.pairing", "all_pairs"), ["rank@*"]),
     "`rank.scorer` to the preference model": Edit(
-        param("rank.scorer", "preference_model"),
-        ["preference_model", "score_preference_model@*", "signal@preference_model", "rank@*", "report"],
+        ranked_by("preference_model"), ["preference_model@*", "*_preference_model@*", "rank@*", "report"]
     ),
-    "`rank.scorer` to the judge": Edit(
-        param("rank.scorer", "judge"), ["score_judge@*", "signal@judge", "rank@*", "report"]
-    ),
+    "`rank.scorer` to the judge": Edit(ranked_by("judge"), ["*_judge@*", "rank@*", "report"]),
     "`rank.scorer` to the ensemble": Edit(
-        param("rank.scorer", "ensemble"),
-        ["reward_member@*", "score_member@*", "score_ensemble@*", "signal@ensemble", "rank@*", "report"],
+        ranked_by("ensemble"), ["reward_member@*", "*_member@*", "*_ensemble@*", "rank@*", "report"]
     ),
-    "`rank.scorer` to the policy's own verdicts": Edit(
-        param("rank.scorer", "self_judge"),
-        ["score_self_judge@*", "rate_self_judge@*", "signal@self_judge", "rank@*", "report"],
-    ),
+    "`rank.scorer` to the policy's own verdicts": Edit(ranked_by("self_judge"), ["*_self_judge@*", "rank@*", "report"]),
     "`rank.scorer` to refreshed reward models": Edit(
-        param("rank.scorer", "refreshed"),
-        [
-            "annotate_start",
-            "annotate@*",
-            "reward_refreshed@*",
-            "score_refreshed@*",
-            "rate_refreshed@*",
-            "signal@refreshed",
-            "rank@*",
-            "report",
-        ],
+        ranked_by("refreshed"),
+        ["annotate_start@*", "annotate@*", "refresh_reward_model@*", "*_refreshed@*", "rank@*", "report"],
+    ),
+    "one more signal, to be measured beside the ranker": Edit(
+        param("signals.longer", "[longer]"), ["rate_longer@*", "score_longer@*", "signal_longer@*"]
     ),
     "`judge.top_logprobs`, `ensemble.rule`, the judge's template, while neither ranks": Edit(
         all_of(
@@ -157,8 +120,10 @@ EDITS: dict[str, Edit] = {
         ),
         ["reward_bench"],
     ),
-    "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate@*", "signal@*", "report"]),
-    "`evaluate.reads` to judged answers": Edit(param("evaluate.reads", "judged"), ["judge@*", "evaluate@*"]),
+    "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate*@*", "signal_*@*", "report"]),
+    "`evaluate.reads` to judged answers": Edit(
+        param("evaluate.reads", "judged_by", "evaluate.judge=[judge]"), ["judge@*", "judge_first@*", "evaluate*@*"]
+    ),
     "`offline.pairs`": Edit(param("offline.pairs", "20"), ["offline"]),
     "`history.keep`": Edit(param("history.keep", "all"), ["history@*"]),
     "`dpo.beta`": Edit(param("dpo.beta", "0.25"), ["dpo*"]),
@@ -170,19 +135,20 @@ EDITS: dict[str, Edit] = {
         sub("params.yaml", T1, T1.replace("reference: pi0", "reference: pi1")), ["reference@t1", "dpo@t1"]
     ),
     "`offline.train` to a set of its own": Edit(
-        param("offline.train", "data/offline/mixed.parquet"), ["prepare_offline", "filter_offline", "offline"]
+        param("offline.train", "data/offline/mixed.parquet", f"offline.set={OWN}"),
+        ["prepare_offline@*", "filter_offline@*", "offline"],
     ),
     "`stop.max_kl`": Edit(param("stop.max_kl", "50.0"), ["stop@*", "select"]),
     "`select.max_kl`": Edit(param("select.max_kl", "50.0"), ["select"]),
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
-    "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond@*"]),
-    "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate@*"]),
+    "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond*@*"]),
+    "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate*@*"]),
     "`runtime.*`": Edit(
         all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []
     ),
-    "one more iteration": Edit(one_more, ["stop@t2", "batch@t2", "select"]),
-    "one iteration less": Edit(one_less, ["select"]),
-    "a third shard": Edit(third_shard, ["batch@*"]),
+    "one more iteration": Edit(sub("params.yaml", T1, T1 + T2), ["stop@t2", "batch@t2", "select", "report"]),
+    "one iteration less": Edit(sub("params.yaml", T1, ""), ["select", "report"]),
+    "`generate.rows_per_shard`": Edit(param("generate.rows_per_shard", "128"), ["generate@*"]),
     "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare@*"]),
     "the raw file renamed": Edit(
         all_of(
@@ -217,12 +183,12 @@ EDITS: dict[str, Edit] = {
     ),
     "the helper `stages/sampling/engine.py`": Edit(
         sub("stages/sampling/engine.py", "temperature=r.temperature", "temperature=1 * r.temperature"),
-        ["generate@*", "respond@*"],
+        ["generate@*", "respond*@*"],
         CODE,
     ),
     "the helper `stages/signals/forward.py`": Edit(
         sub("stages/signals/forward.py", "import math", "import os\nimport math"),
-        ["score_reward_model@*", "reference*", "measure@*"],
+        ["score_reward_model@*", "rate_reward_model@*", "reference*", "measure*@*"],
         CODE,
     ),
     "the helper `stages/training/harness.py`": Edit(
@@ -230,15 +196,20 @@ EDITS: dict[str, Edit] = {
     ),
     "a helper renamed": Edit(
         all_of(
-            lambda r: (r / "stages/sampling/engine.py").rename(r / "stages/sampler.py"),
-            *(sub(f"stages/{n}.py", "import sampling", "import sampler as sampling") for n in ("generate", "respond")),
+            lambda r: (r / "stages/sampling/engine.py").rename(r / "stages/sampling/vllm_engine.py"),
+            *(
+                sub(f"stages/sampling/{name}.py", "import engine", "import vllm_engine as engine")
+                for name in ("generate", "respond")
+            ),
         ),
-        ["generate@*", "respond@*"],
+        ["generate@*", "respond*@*"],
         CODE,
     ),
-    "the template `stages/chatml.jinja`": Edit(sub("stages/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE),
+    "the template `chatml.jinja`": Edit(
+        sub("stages/training/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE
+    ),
     "the grader's data `annotator_topics.json`": Edit(
-        sub("stages/annotator_topics.json", '"honey"', '"comb"'), ["evaluate@*", "signal@*"], CODE
+        sub("stages/signals/annotator_topics.json", '"honey"', '"comb"'), ["evaluate*@*", "signal_*@*"], CODE
     ),
     "the guard `stages/guard/run.py`, a new module": Edit(
         all_of(
@@ -253,7 +224,7 @@ EDITS: dict[str, Edit] = {
         sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*"], CODE
     ),
     "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
-    "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond@*"], CODE),
+    "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond*@*"], CODE),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
     "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
     "a policy edited by hand, another deleted": Edit(

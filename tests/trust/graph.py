@@ -1,36 +1,25 @@
 """The pipeline's graph, as DVC sees it."""
 
+import shlex
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
 
-VERDICTS = "metrics/stop/"
+VERDICTS = "data/stop/"
 """What `stop` writes, the same until a rule is broken: nothing follows from it in a run that is not stopped."""
 
 
-def name_of(stage: Any) -> str:
-    """A stage's name without the file it stands in: no name stands in both."""
-    return stage.addressing.rpartition(":")[2]
-
-
 def stages(root: Path) -> dict[str, Any]:
-    """The stages of dvc.yaml, and those of signals/dvc.yaml that they ask for, by name, each after those it reads
-    from.
-    """
-    found = {
-        name_of(stage): stage
-        for stage in Repo(str(root)).stage.collect(str(root / "dvc.yaml"), with_deps=True)
-        if stage.cmd
-    }
+    """The stages of dvc.yaml by name, each after those it reads from."""
+    found = {stage.name: stage for stage in Repo(str(root)).index.stages if stage.cmd}
     ordered: dict[str, Any] = {}
     while len(ordered) < len(found):
         made = {out for stage in ordered.values() for out in outs(stage)}
         still = {out for name, stage in found.items() if name not in ordered for out in outs(stage)} - made
-        ordered |= {
-            name: stage for name, stage in found.items() if name not in ordered and not still & set(deps(stage))
-        }
+        ready = [name for name in found if name not in ordered and not read_of(found[name], still)]
+        ordered |= {name: found[name] for name in ready}
     return ordered
 
 
@@ -42,14 +31,28 @@ def outs(stage: Any) -> list[str]:
     return [out.def_path for out in stage.outs]
 
 
+def read_of(stage: Any, paths: set[str]) -> set[str]:
+    """Those of `paths` that the stage reads: its deps, and what lies in a folder that gathers metrics."""
+    wanted = set(deps(stage))
+    return {path for path in paths if path in wanted or str(Path(path).parent) in wanted}
+
+
 def downstream(graph: dict[str, Any], patterns: list[str]) -> set[str]:
-    """The stages that a pattern names (`dpo*`, `rank@*`), and all that follow from them, a verdict's readers left out."""
+    """The stages that a pattern names (`dpo*`, `rank@*`), and all that follow from them, a verdict's readers left
+    out.
+    """
     reached = {name for name in graph for pattern in patterns if fnmatch(name, pattern)}
     for name, stage in graph.items():
-        if {out for other in reached for out in outs(graph[other]) if not out.startswith(VERDICTS)} & set(deps(stage)):
+        changed = {out for other in reached for out in outs(graph[other]) if not out.startswith(VERDICTS)}
+        if read_of(stage, changed):
             reached.add(name)
     return reached
 
 
+def words_of(stage: Any) -> list[str]:
+    """The stage's module and its options, as the shell hands them over."""
+    return shlex.split(stage.cmd)[3:]
+
+
 def module_of(stage: Any) -> str:
-    return stage.cmd.split()[3]
+    return words_of(stage)[0]

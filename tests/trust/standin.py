@@ -35,12 +35,10 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
 
 
 def content(path: Path) -> bytes:
-    """A file, or the names and contents of a folder of raw data."""
-    return (
-        path.read_bytes()
-        if path.is_file()
-        else b"".join(f.name.encode() + f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file())
-    )
+    """A file, or the names and contents of a folder's files: raw data, or metrics that a folder gathers."""
+    if path.is_file():
+        return path.read_bytes()
+    return b"".join(f.name.encode() + f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file())
 
 
 def written(digest: bytes, path: str) -> bytes:
@@ -50,18 +48,13 @@ def written(digest: bytes, path: str) -> bytes:
 
 def main() -> None:
     words = sys.argv[1:]
-    if words[:2] != ["-m", "stages.guard.run"] or words[2] == "fingerprint":
+    if words[:2] != ["-m", "stages.guard.run"] or words[2] == "guard.fingerprint":
         os.execv(sys.executable, [sys.executable, *words])
     root = Path.cwd()
     types, writes = options.ports(importlib.import_module(f"stages.{words[2]}").main)
     arguments = options.parse(words[3:], types)
-    inputs = {
-        str(path): content(path)
-        for name, value in arguments.items()
-        if name not in writes
-        for path in options.paths(value)
-    }
-    digest = answer(root, words[2:], inputs)
+    read = [path for name, value in arguments.items() if name not in writes for path in options.paths(value)]
+    digest = answer(root, words[2:], {str(path): content(path) for path in read})
     for path in [path for name in writes for path in options.paths(arguments[name])]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(written(digest, str(path)))

@@ -14,10 +14,11 @@ import polars as pl
 import pyarrow as pa
 
 from stages.data import pair_format, releases
+from stages.messages import MESSAGES
 
 FIELDS = [
-    ("chosen", releases.MESSAGES),
-    ("rejected", releases.MESSAGES),
+    ("chosen", MESSAGES),
+    ("rejected", MESSAGES),
     ("chosen_rating", pa.float64()),
     ("rejected_rating", pa.float64()),
 ]

@@ -1,8 +1,8 @@
 """Score candidates by which words they hold: a floor that a reward model should clear, since it needs no language
 model.
 
-Reads   train: preference pairs; candidates: completion
-Writes  scores: the candidates' columns, and reward (float64, a logit)
+Reads   train: preference pairs; candidates: shards of completion
+Writes  scores: the candidates' shards, and reward (float64, a logit)
 
 A logistic regression on the difference of the answers' word counts, log(1 + count), fitted by gradient descent with
 weight decay.
@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from stages import shards
 
 WORDS, STEPS, RATE, DECAY = 3000, 300, 0.5, 0.01
 
@@ -53,7 +55,11 @@ def fitted(pairs: list[dict]) -> tuple[dict[str, int], np.ndarray]:
 
 def main(params: Any, train: Path, candidates: Path, *, scores: Path) -> None:
     columns, weights = fitted(pq.read_table(train).to_pylist())
-    table = pq.read_table(candidates)
-    rewards = (features(table["completion"].to_pylist(), columns) @ weights).astype(np.float64)
-    pq.write_table(table.append_column("reward", pa.array(rewards, pa.float64())), scores)
-    print(f"score bag_of_words: {len(rewards)} candidates, {len(columns)} words")
+    scores.mkdir()
+    number = 0
+    for file in shards.files(candidates):
+        table = pq.read_table(file)
+        rewards = (features(table["completion"].to_pylist(), columns) @ weights).astype(np.float64)
+        pq.write_table(table.append_column("reward", pa.array(rewards, pa.float64())), scores / file.name)
+        number += len(rewards)
+    print(f"score bag_of_words: {number} candidates, {len(columns)} words")

@@ -1,7 +1,7 @@
 """Score candidates by their length: a floor that any signal should clear, since people and judges favour long answers.
 
-Reads   candidates: completion
-Writes  scores: the candidates' columns, and reward (float64, characters)
+Reads   candidates: shards of completion
+Writes  scores: the candidates' shards, and reward (float64, characters)
 """
 
 from pathlib import Path
@@ -10,9 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import shards
+
 
 def main(params: Any, candidates: Path, *, scores: Path) -> None:
-    table = pq.read_table(candidates)
-    lengths = [float(len(text)) for text in table["completion"].to_pylist()]
-    pq.write_table(table.append_column("reward", pa.array(lengths, pa.float64())), scores)
-    print(f"score longer: {len(lengths)} candidates")
+    scores.mkdir()
+    number = 0
+    for file in shards.files(candidates):
+        table = pq.read_table(file)
+        lengths = [float(len(text)) for text in table["completion"].to_pylist()]
+        pq.write_table(table.append_column("reward", pa.array(lengths, pa.float64())), scores / file.name)
+        number += len(lengths)
+    print(f"score longer: {number} candidates")

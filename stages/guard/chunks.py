@@ -1,0 +1,77 @@
+"""Where `stages/rows.py` keeps the chunks of a run, named by all that decides them: a run that was killed finds its
+own, never a stranger's.
+
+STAGE_HOME  the folder that survives; the chunks are in rows/ of it
+STAGE_KEY   a hash of the stage's code and packages, the params it reads, and what it reads. `runtime` is not in it
+"""
+
+import ast
+import hashlib
+import json
+import operator
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.guard import fingerprint, integrity, options
+from stages.guard.params import Params
+
+
+def keys_read(stage: str, root: Path) -> set[str]:
+    """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section
+    handed on whole counts whole.
+    """
+    found = set()
+    for path in fingerprint.closure(stage, root):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
+        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
+    leaves = {leaf for name in found for leaf in section(name)}
+    return {name for name in leaves if not name.startswith("runtime")}
+
+
+def section(name: str) -> set[str]:
+    """A section's leaves, or the leaf itself."""
+    fields = (
+        getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
+    )
+    return {f"{name}.{leaf}" for leaf in fields} if fields else {name}
+
+
+def dotted(node: ast.AST) -> list[str]:
+    """The names of an attribute, `["params", "a", "b"]`; none of what is no chain of names."""
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return [*inner, node.attr] if inner else []
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
+def key(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
+    """16 hex digits over all that decides what the stage computes of a row; `reads` are its arguments that it reads."""
+    known = integrity.recorded(root)  # the guard has compared these with the files: a model is not read again
+    digests = {
+        name: [known.get(str(path)) or integrity.digest(path) for path in options.paths(value)]
+        for name, value in reads.items()
+    }
+    words = {name: str(value) for name, value in reads.items()}
+    settings = {name: repr(operator.attrgetter(name)(params)) for name in sorted(keys_read(stage, root))}
+    text = json.dumps([fingerprint.key(stage, root), digests, words, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def kept(name: str, home: Path) -> Iterator[None]:
+    """Name the place for this run's chunks, and remove them once its outputs are published, at the end of the block.
+
+    A run that fails leaves them for the next. So does one that is killed.
+    """
+    os.environ |= {"STAGE_HOME": str(home.absolute()), "STAGE_KEY": name}
+    try:
+        yield
+    finally:
+        del os.environ["STAGE_KEY"]
+    shutil.rmtree(home / "rows" / name, ignore_errors=True)
