@@ -1,7 +1,7 @@
 """Write annotations.jsonl: SmolLM2's own answers in pairs, labelled by the simulated annotator, as a labelling tool
 would export them.
 
-Run     python data/raw/quickstart/make_annotations.py   (from the repository's root, after `dvc repro base`; about
+Run     python -m data.raw.quickstart.make_annotations   (from the repository's root, after `dvc repro base`; about
         three minutes on two cores)
 Reads   to_annotate.jsonl, models/base
 Writes  one JSON object a line; the label is drawn from y ~ Ber(sigmoid(r*(A) - r*(B))), r* being
@@ -19,6 +19,7 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
+from stages import rows
 from stages.sampling import engine
 from stages.signals import annotator
 
@@ -28,31 +29,52 @@ MAX_NEW_TOKENS = 64
 SEED = 2405
 PAIRS = [(0, 1), (2, 3), (0, 3), (1, 2)]  # of the four samples
 RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, tensor_parallel=1)
+PARAMS = SimpleNamespace(dtype="float32", seed=SEED, runtime=RUNTIME)
 
 
 def chosen_prompts() -> list[dict]:
-    return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def record(number: int, row: dict, a: engine.Sample, b: engine.Sample, rng: random.Random) -> dict:
+def sampled(prompts: list[dict]) -> list[list[dict]]:
+    """Four answers to each prompt, each with its own seed: completion and finished."""
+    planned = [
+        {
+            "id": row["id"],
+            "sample": k,
+            "prompt": row["messages"],
+            "temperature": t,
+            "seed": engine.row_seed(SEED, row["id"], k),
+        }
+        for row in prompts
+        for k, t in enumerate(TEMPERATURES)
+    ]
+    texts = [row["messages"] for row in prompts]
+    worker = engine.sampler(Path("models/base"), texts, MAX_NEW_TOKENS, PARAMS, with_logprob=False)
+    (made,) = rows.mapped([planned], worker, "make_annotations", len(planned))
+    return [made[first : first + len(TEMPERATURES)] for first in range(0, len(made), len(TEMPERATURES))]
+
+
+def record(number: int, row: dict, a: dict, b: dict, rng: random.Random) -> dict:
     """One labelled pair in the tool's form. The prompt that r* reads is what the users said."""
     said = "\n".join(m["content"] for m in row["messages"] if m["role"] == "user")
-    golds = [annotator.gold_reward(said, s.completion, s.finished) for s in (a, b)]
+    golds = [annotator.gold_reward(said, answer["completion"], answer["finished"]) for answer in (a, b)]
     perceived = golds[0] - golds[1] + logistic(rng)
     names = {"user": "human", "assistant": "assistant"}
     return {
         "id": number,
         "conversation": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]],
-        "responses": {
-            k: {"text": s.completion, "finish_reason": "stop" if s.finished else "length"}
-            for k, s in (("A", a), ("B", b))
-        },
+        "responses": {"A": response(a), "B": response(b)},
         "annotation": {
             "annotator": "simulated",
             "choice": "A" if perceived > 0 else "B",
             "strength": strength(perceived),
         },
     }
+
+
+def response(answer: dict) -> dict[str, str]:
+    return {"text": answer["completion"], "finish_reason": "stop" if answer["finished"] else "length"}
 
 
 def logistic(rng: random.Random) -> float:
@@ -84,18 +106,11 @@ def blemish(records: list[dict]) -> list[str]:
 
 def main() -> None:
     prompts, rng = chosen_prompts(), random.Random(SEED)
-    requests = [
-        engine.Request(row["messages"], t, engine.row_seed(SEED, row["id"], k))
-        for row in prompts
-        for k, t in enumerate(TEMPERATURES)
-    ]
-    samples, speed = engine.sample(Path("models/base"), requests, MAX_NEW_TOKENS, "float32", SEED, RUNTIME)
     records = []
-    for i, row in enumerate(prompts):
-        four = samples[4 * i : 4 * i + 4]
-        records += [record(len(PAIRS) * i + k, row, four[a], four[b], rng) for k, (a, b) in enumerate(PAIRS)]
-    (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n")
-    print(f"make_annotations: {len(records)} labelled pairs of {len(prompts)} prompts, {speed}")
+    for row, four in zip(prompts, sampled(prompts), strict=True):
+        records += [record(len(records) + k, row, four[a], four[b], rng) for k, (a, b) in enumerate(PAIRS)]
+    (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n", encoding="utf-8")
+    print(f"make_annotations: {len(records)} labelled pairs of {len(prompts)} prompts")
 
 
 if __name__ == "__main__":
