@@ -164,16 +164,23 @@ def test_the_sizes_double_and_end_with_all_and_the_bound_is_log_n_less_n_minus_1
 
 
 def test_a_judge_is_the_yardstick_where_there_is_no_gold(tmp_path):
+    """Two shards of one answer each: the longer prefers the second, which the judge gives 1, to the first, with 3."""
     rows = [{"id": "a", "sample": k, "prompt": PROMPT, "completion": "x", "finished": True} for k in (0, 1)]
-    for name, rewards in (("longer", [0.0, 1.0]), ("judge", [3.0, 1.0])):
-        (tmp_path / name / "pi0").mkdir(parents=True)
-        for k, (row, reward) in enumerate(zip(rows, rewards, strict=True)):
-            made = pa.Table.from_pylist([row | {"reward": reward}])
-            pq.write_table(made, tmp_path / name / f"pi0/shard-{k}.parquet")
+    folders = [tmp_path / name / "pi0" for name in ("longer", "judge")]
+    for folder, rewards in zip(folders, ([0.0, 1.0], [3.0, 1.0]), strict=True):
+        folder.mkdir(parents=True)
+        for k, reward in enumerate(rewards):
+            pq.write_table(pa.Table.from_pylist([rows[k] | {"reward": reward}]), folder / f"shard-{k}.parquet")
     params = SimpleNamespace(seed=1, evaluate=SimpleNamespace(gold="none", resamples=10, confidence=0.9))
-    best_of_n.main(params, [tmp_path / n / "pi0" for n in ("longer", "judge")], curves=tmp_path / "c.json")
+    best_of_n.main(params, folders, curves=tmp_path / "c.json")
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["yardstick"] == "judge" and [p["mean"] for p in found["signals"]["longer"]] == [2.0, 1.0]
+    assert [p["mean"] for p in found["signals"]["judge itself"]] == [2.0, 3.0]
+
+
+def test_an_answer_without_a_reward_counts_as_worse_than_all_others():
+    rows = [{"id": "a", "sample": k, "reward": reward} for k, reward in enumerate([2.0, None, -1.0])]
+    assert best_of_n.rewards_of(rows)["a"].tolist() == [2.0, -2.0, -1.0]
 
 
 def read(tmp_path: Path, files: dict[str, list[dict]]) -> tuple[list[dict], dict]:
@@ -208,17 +215,16 @@ def test_an_empty_folder_leaves_rewardbench_empty_and_rows_that_are_no_pairs_do_
         reward_bench.main(None, tmp_path / "raw", pairs=tmp_path / "p.parquet", account=tmp_path / "a.json")
 
 
-def test_a_contest_has_both_sides_of_every_pair_once(tmp_path):
-    for file, names in (("heldout", "ab"), ("bench", "b")):
-        rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in names]
-        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{file}.parquet")
-    reads = tmp_path / "heldout.parquet", tmp_path / "bench.parquet"
-    pairs_as_candidates.main(None, *reads, candidates=tmp_path / "c")
-    assert [file.name for file in shards.files(tmp_path / "c")] == ["heldout.parquet", "reward_bench.parquet"]
-    for file, names in (("heldout", "ab"), ("reward_bench", "b")):
-        made = pq.read_table(tmp_path / "c" / f"{file}.parquet").to_pylist()
-        sides = [(name, k, text) for name in names for k, text in enumerate((GOOD, BAD))]
-        assert [(row["id"], row["sample"], row["completion"]) for row in made] == sides
+def test_every_pair_is_judged_on_both_sides_once(tmp_path):
+    rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in "ab"]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "bench.parquet")
+    sides = tmp_path / "candidates"
+    pairs_as_candidates.main(None, tmp_path / "heldout.parquet", tmp_path / "bench.parquet", candidates=sides)
+    for part, names in (("heldout", "ab"), ("reward_bench", "a")):
+        made = pq.read_table(sides / f"{part}.parquet").to_pylist()
+        found = Counter((row["id"], row["sample"], row["completion"]) for row in made)
+        assert found == Counter((name, k, text) for name in names for k, text in enumerate((GOOD, BAD)))
 
 
 def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
@@ -234,11 +240,11 @@ def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
 def test_an_ensemble_refuses_members_that_scored_other_candidates(tmp_path):
     for name, sample in (("a", 0), ("b", 1)):
         (tmp_path / name).mkdir()
-        pq.write_table(
-            pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / name / "x.parquet"
-        )
+        table = pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}])
+        pq.write_table(table, tmp_path / name / "shard-0.parquet")
     params = SimpleNamespace(ensemble=SimpleNamespace(rule="mean", penalty=0.0))
-    with pytest.raises(ValueError, match=r"b/x\.parquet scores other candidates than .*a/x\.parquet"):
+    told = r"b/shard-0\.parquet scores other candidates than .*a/shard-0\.parquet"
+    with pytest.raises(ValueError, match=told):
         ensemble.main(params, [tmp_path / "a", tmp_path / "b"], scores=tmp_path / "s")
 
 
@@ -260,8 +266,8 @@ def test_an_ensemble_has_the_members_shards_and_their_spread(tmp_path):
 
 def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_alone():
     assert implicit.implied(-10.0, -14.0, 5, "ratio", 0.1) == pytest.approx(0.4)
-    assert implicit.implied(-10.0, -14.0, 5, "sum", 0.1) == -10.0
-    assert [implicit.implied(p, 0.0, n, "average", 0.1) for p, n in ((-10.0, 5), (-3.0, 0))] == [-2.0, -3.0]
+    assert implicit.implied(-10.0, 0.0, 5, "sum", 0.1) == -10.0
+    assert [implicit.implied(policy, 0.0, n, "average", 0.1) for policy, n in ((-10.0, 5), (-3.0, 0))] == [-2.0, -3.0]
 
 
 def test_a_bag_of_words_learns_which_words_win():
