@@ -4,8 +4,8 @@ at most the one in flight, and the shards in the end are those of an undisturbed
 Run     python -m tests.trust.kills_in_rows [kills]     (`make chaos` runs it too)
 Prints  a line per kill, what it found and what it left; exits 1 where one lost more, or where a byte differs
 
-Smoke profile, with 512 completions in chunks of 8; vLLM and the reward model are real, the stages run under the guard. The
-kill takes the stage's whole family at once, as the kernel does that is out of memory.
+Smoke profile, with 512 completions in chunks of 8; vLLM and the reward model are real, the stages run under the guard.
+The kill takes the stage's whole family at once, as the kernel does that is out of memory.
 """
 
 import hashlib
