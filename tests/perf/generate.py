@@ -55,7 +55,8 @@ def bare(params: Any) -> float:
     common = {"max_tokens": params.generate.max_new_tokens, "stop_token_ids": [tokenizer.eos_token_id]}
     settings = [SamplingParams(temperature=row["temperature"], seed=row["seed"], **common) for row in asked]
     start = time.monotonic()
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in texts], settings, use_tqdm=False)
+    prompts: Any = [{"prompt_token_ids": ids} for ids in texts]
+    outputs = engine.generate(prompts, settings, use_tqdm=False)
     return sum(len(output.outputs[0].token_ids) for output in outputs) / (time.monotonic() - start)
 
 
