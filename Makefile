@@ -13,6 +13,7 @@ ENGINE := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/n
 OTHER := $(if $(filter gpu,$(ENGINE)),cpu,gpu)
 STAMP := $(VENV)/installed-$(ENGINE)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONUTF8 := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -31,7 +32,7 @@ $(STAMP): requirements.lock
 	touch $@
 
 repro: setup
-	dvc --wait-for-lock repro
+	dvc --wait-for-lock repro --quiet
 	@cat metrics/table.md; echo "report: metrics/report.html"
 
 signals: setup

@@ -17,11 +17,11 @@ from tests.trust.reads import keys_read
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
-NAMED = {stage.addressing: stage for stage in STAGES}
+NAMED = {stage.name: stage for stage in STAGES}
 
 
 def names(folder: Path) -> set[str]:
-    return {stage.addressing for stage in Repo(str(folder)).index.stages if stage.cmd}
+    return {stage.name for stage in Repo(str(folder)).index.stages if stage.cmd}
 
 
 def test_there_are_stages_and_each_runs_under_the_guard():
@@ -65,7 +65,7 @@ def test_every_dep_is_exactly_one_out_or_a_file_in_git():
     for stage in STAGES:
         for dep in stage.deps:
             known = dep.def_path in outs | given or dep.def_path.startswith("data/raw/")
-            assert known, (stage.addressing, dep.def_path)
+            assert known, (stage.name, dep.def_path)
 
 
 def test_what_a_folder_gathers_is_in_git():
@@ -165,7 +165,7 @@ def test_an_iteration_can_start_from_pi0_and_refer_to_the_policy_before(clone):
     (clone / "params.yaml").write_text(
         text.replace(line, line.replace("start: pi1, reference: pi0", "start: pi0, reference: pi1"))
     )
-    commands = {stage.addressing: str(stage.cmd) for stage in Repo(str(clone)).index.stages}
+    commands = {stage.name: str(stage.cmd) for stage in Repo(str(clone)).index.stages}
     assert (
         "--model models/pi0 --sampled models/pi1 --reference models/pi1 " in commands["dpo@t1"]
         and "--model models/pi1 " in commands["reference@t1"]

@@ -65,6 +65,14 @@ def test_a_parquet_bomb_is_refused_by_its_metadata(tmp_path, bomb, told):
         integrity.check_safe(tmp_path / "a.parquet")
 
 
+def test_a_parquet_bomb_among_the_shards_of_a_folder_is_refused_by_name(tmp_path):
+    pq.write_table(pa.table({"id": ["a", "b"]}), tmp_path / "0.parquet")
+    integrity.check_safe(tmp_path)
+    bomb_of_rows(tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match=r"/1\.parquet: .* claim 3,000,000 rows"):
+        integrity.check_safe(tmp_path)
+
+
 def test_a_truncated_parquet_file_is_refused_with_the_remedy(tmp_path):
     pq.write_table(pa.table({"id": ["a", "b"]}), tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
@@ -128,23 +136,11 @@ def test_the_guard_refuses_an_input_that_dvc_lock_does_not_know_so(clone):
     schema = pa.schema([("id", pa.string())])
     pq.write_table(pa.Table.from_pylist([{"id": "a"}], schema), clone / "data/filtered/train.parquet")
     assert "data/filtered/train.parquet" in lock.read_text()
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "stages.guard.run",
-            "guard.fingerprint",
-            "--code",
-            "stages",
-            "--packages",
-            "requirements.lock",
-            "--keys",
-            "code.lock.yaml",
-        ],
-        cwd=clone,
-    )
-    words = ["pairs.offline", "--train", "data/filtered/train.parquet", "--pairs", "data/history/pi0.parquet"]
-    done = subprocess.run([sys.executable, "-m", "stages.guard.run", *words], cwd=clone, capture_output=True, text=True)
+    guard = [sys.executable, "-m", "stages.guard.run"]
+    keys = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml"
+    subprocess.run([*guard, *keys.split()], cwd=clone, check=True)
+    words = "pairs.offline --train data/filtered/train.parquet --pairs data/history/pi0.parquet"
+    done = subprocess.run([*guard, *words.split()], cwd=clone, capture_output=True, text=True)
     assert (
         done.returncode == 1
         and done.stderr.startswith("pairs.offline: data/filtered/train.parquet is damaged or edited")

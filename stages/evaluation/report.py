@@ -1,9 +1,9 @@
 """Draw the results: a table for the README, few numbers for `dvc metrics`, rows for `dvc plots`, one HTML page that
 needs no network, and the picture of the pipeline.
 
-Reads   policies, stops, ranks, dpos: folders of metrics, of `evaluate` and `dpo` by the policy made, of `stop` and
-        `rank` by the policy sampled; selected: metrics of `select`; ranker: metrics of `signal`, named by the scorer
-        that ranked; sets: the audit of the preferences; prompts: row account
+Reads   policies: a folder of `evaluate`'s metrics, one file per policy, with the accounts of what made it; selected:
+        metrics of `select`; ranker: metrics of `signal`, named by the scorer that ranked; sets: the audit of the
+        preferences; prompts: row account
 Writes  markdown_table: the result table; rows: one CSV line per policy; curves: one CSV line per step that a policy's
         training logged; html_page: HTML with the pictures inside it; summary: few numbers of the selected policy;
         overview: SVG of the pipeline and its result
@@ -28,25 +28,13 @@ from stages.evaluation import (
 DATA_FILES = ["templates/report.html.jinja"]
 
 
-def gathered(iterations: list[Any], policies: Path, stops: Path, ranks: Path, dpos: Path) -> dict[str, dict[str, Any]]:
-    """Policy -> its numbers, and how it was made: metrics of `stop`, `rank` and `dpo` under these names."""
-    table = policy_metrics.table(iterations, policies)
-    table["offline"]["dpo"] = policy_metrics.read(dpos, "offline")
-    for step in iterations:
-        table[step.makes] |= {
-            "stop": policy_metrics.read(stops, step.samples),
-            "rank": policy_metrics.read(ranks, step.samples),
-            "dpo": policy_metrics.read(dpos, step.makes),
-        }
-    return table
-
-
 def curve_rows(table: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The training curves in long form, as `dvc plots` wants them; none of a policy whose training logged nothing."""
     return [
         {"policy": policy, "step": step, "loss": loss}
         for policy, row in table.items()
-        for step, loss in row.get("dpo", {}).get("curve", [])
+        for made_by in ("sft", "dpo")
+        for step, loss in row.get(made_by, {}).get("curve", [])
     ]
 
 
@@ -107,9 +95,6 @@ def page(
 def main(
     params: Any,
     policies: Path,
-    stops: Path,
-    ranks: Path,
-    dpos: Path,
     selected: Path,
     ranker: Path,
     sets: Path,
@@ -124,7 +109,7 @@ def main(
 ) -> None:
     read = lambda path: json.loads(path.read_text(encoding="utf-8"))  # noqa: E731
     write = lambda path, text: path.write_text(text, encoding="utf-8")  # noqa: E731
-    table, confidence = gathered(params.iterations, policies, stops, ranks, dpos), params.evaluate.confidence
+    table, confidence = policy_metrics.table(params.iterations, policies), params.evaluate.confidence
     best, facts = read(selected)["policy"], read(ranker)
     verdict = report_policies.verdict(table, best, confidence)
 

@@ -27,21 +27,14 @@ def locked_stages(root: Path) -> dict[str, dict]:
     import yaml
 
     locks = [root / name for name in LOCKS if (root / name).exists()]
-    return {
-        name: stage
-        for lock in locks
-        for name, stage in (yaml.load(lock.read_text(), yaml.CBaseLoader) or {}).get("stages", {}).items()
-    }
+    loaded = [yaml.load(lock.read_text(encoding="utf-8"), yaml.CBaseLoader) or {} for lock in locks]
+    return {name: stage for lock in loaded for name, stage in lock.get("stages", {}).items()}
 
 
 def recorded(root: Path) -> dict[str, str]:
     """Path to md5 of every output in the locks; a folder's ends in `.dir`."""
-    return {
-        out["path"]: out["md5"]
-        for stage in locked_stages(root).values()
-        for out in stage.get("outs", [])
-        if "md5" in out
-    }
+    outs = [out for stage in locked_stages(root).values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def md5(file: Path) -> str:
@@ -64,7 +57,7 @@ def culprit(path: Path, wanted: str) -> tuple[Path, str]:
     """
     listing = CACHE / wanted[:2] / wanted[2:]
     if path.is_dir() and listing.exists():
-        for entry in json.loads(listing.read_text()):
+        for entry in json.loads(listing.read_text(encoding="utf-8")):
             file = path / entry["relpath"]
             if not file.exists() or md5(file) != entry["md5"]:
                 return file, f"{CACHE}/{entry['md5'][:2]}/{entry['md5'][2:]}"
@@ -76,47 +69,49 @@ def check_recorded(path: Path, wanted: str) -> None:
     found = digest(path)
     if found != wanted:
         file, cached = culprit(path, wanted)
-        raise ValueError(
-            f"{file} is damaged or edited: {path} has md5 {found}, dvc.lock says {wanted}; run `dvc checkout --force {path}`, and if that does not help, "
-            f"`rm -rf {path} {cached}` and `dvc --wait-for-lock repro`, which makes it again"
-        )
+        told = f"{file} is damaged or edited: {path} has md5 {found}, dvc.lock says {wanted}"
+        again = f"`rm -rf {path} {cached}` and `dvc --wait-for-lock repro`, which makes it again"
+        raise ValueError(f"{told}; run `dvc checkout --force {path}`, and if that does not help, {again}")
 
 
 def check_once(path: Path, wanted: str, state: str) -> None:
     """`check_recorded`, unless it was done before in this `state` of the files (their sizes, times and inodes)."""
     stamp = STAMPS / str(path).replace("/", "%")
-    if not stamp.exists() or stamp.read_text() != f"{wanted} {state}":
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != f"{wanted} {state}":
         check_recorded(path, wanted)
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(f"{wanted} {state}")
+        stamp.write_text(f"{wanted} {state}", encoding="utf-8")
 
 
 def check_safe(path: Path) -> None:
-    """Raise ValueError for a model folder that could run code or read other files, or a parquet file that would fill
-    the memory.
+    """Raise ValueError for a model folder that could run code or read other files, or a parquet file, by itself or in a
+    folder, that would fill the memory.
     """
-    if (path / "config.json").exists():  # a model folder
-        for file in sorted(path.rglob("*")):
+    is_model = (path / "config.json").exists()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if is_model:
             check_model_file(file)
-    elif path.suffix == ".parquet":
-        check_parquet(path)
+        if file.suffix == ".parquet":
+            check_parquet(file)
 
 
 def check_model_file(file: Path) -> None:
     if file.suffix in RUNS_CODE:
-        raise ValueError(
-            f"{file}: a {file.suffix} file can run code when it is loaded; keep safetensors only, and remove it"
-        )
+        rule = f"a {file.suffix} file can run code when it is loaded"
+        raise ValueError(f"{file}: {rule}; keep safetensors only, and remove it")
     if file.suffix == ".json" and file.name != "tokenizer.json":
-        for key, value in leaves(json.loads(file.read_text())):
-            if key.endswith("auto_map") or "auto_map." in key:
-                raise ValueError(
-                    f"{file}: {key} = {value!r} names code to be run from elsewhere, and remote code is never run; use a model without it"
-                )
-            if key.endswith("_file") and isinstance(value, str) and ("/" in value or "\\" in value):
-                raise ValueError(
-                    f"{file}: {key} = {value!r} names a file outside the model folder; put the file in the folder, and its bare name here"
-                )
+        for key, value in leaves(json.loads(file.read_text(encoding="utf-8"))):
+            check_leaf(file, key, value)
+
+
+def check_leaf(file: Path, key: str, value: Any) -> None:
+    """One setting of a model's JSON files."""
+    if key.endswith("auto_map") or "auto_map." in key:
+        rule = "names code to be run from elsewhere, and remote code is never run"
+        raise ValueError(f"{file}: {key} = {value!r} {rule}; use a model without it")
+    if key.endswith("_file") and isinstance(value, str) and ("/" in value or "\\" in value):
+        rule = "names a file outside the model folder"
+        raise ValueError(f"{file}: {key} = {value!r} {rule}; put the file in the folder, and its bare name here")
 
 
 def leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -139,11 +134,11 @@ def check_parquet(file: Path) -> None:
     try:
         metadata = pq.read_metadata(file)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{file} is no whole parquet file ({' '.join(str(error).split())}); run `rm {file}` and `dvc --wait-for-lock repro --pull`"
-        ) from error
+        told = " ".join(str(error).split())
+        remedy = f"run `rm {file}` and `dvc --wait-for-lock repro --pull`"
+        raise ValueError(f"{file} is no whole parquet file ({told}); {remedy}") from error
     swollen = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     if metadata.num_rows > size or swollen > INFLATION * size:
-        raise ValueError(
-            f"{file}: {size:,} bytes claim {metadata.num_rows:,} rows and {swollen:,} bytes, over {INFLATION} times its size; do not use this file"
-        )
+        claimed = f"{metadata.num_rows:,} rows and {swollen:,} bytes"
+        rule = f"over {INFLATION} times its size"
+        raise ValueError(f"{file}: {size:,} bytes claim {claimed}, {rule}; do not use this file")

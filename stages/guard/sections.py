@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stages.training import losses
+
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -253,19 +255,12 @@ class Annotate(Section):
         return self
 
 
-CONTRASTS = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop"}
-"""Losses of the difference between the two sides, where other divergences than the reverse KL are defined."""
-ALONE = {"simpo", "cpo", "orpo", "kto"}
-"""Losses with a trainer of their own, which combines with no other."""
-SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired", "simpo", "cpo"}
-
-
 class Dpo(Training):
     loss: Annotated[
         list[
             Literal[
-                "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
-                "apo_down", "discopop", "sft", "simpo", "cpo", "orpo", "kto",
+                "sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard",
+                "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "simpo", "cpo", "orpo", "kto",
             ]
         ],
         Field(min_length=1),
@@ -285,53 +280,12 @@ class Dpo(Training):
 
     @model_validator(mode="after")
     def losses_combine(self) -> Self:
-        """What TRL would refuse, ignore or count twice."""
-        losses = set(self.loss)
-        if len(self.loss_weights) != len(self.loss) or len(losses) < len(self.loss):
-            raise ValueError(
-                f"loss_weights = {self.loss_weights} must hold one weight for each loss of {self.loss}, each loss once"
-            )
-        if losses & ALONE and (len(losses) > 1 or self.loss_weights != [1.0]):
-            raise ValueError(
-                f"loss {min(losses & ALONE)} has a trainer of its own in TRL: it stands alone, with weight 1.0; this is {self.loss}"
-            )
-        if losses == {"sft"}:
-            raise ValueError("loss sft alone learns no preference; put it beside another loss, such as [sigmoid, sft]")
-        if self.f_divergence != "reverse_kl" and not losses <= CONTRASTS | {"sft"}:
-            wrong = min(losses - CONTRASTS - {"sft"})
-            raise ValueError(
-                f"f_divergence = {self.f_divergence} is not defined for {wrong}; set it to reverse_kl or take one of {sorted(CONTRASTS)}"
-            )
-        if self.f_divergence == "alpha_divergence" and self.f_alpha == 1.0:
-            raise ValueError(
-                "f_alpha = 1.0 makes alpha_divergence the reverse KL, the plain loss; take another, or f_divergence = reverse_kl"
-            )
+        losses.check(self)
         if self.quantized and not self.lora_rank:
             raise ValueError("quantized weights are frozen, so something else must learn; set lora_rank over 0")
         if self.half and self.lora_rank:
-            raise ValueError(
-                f"half keeps whole weights, and lora_rank = {self.lora_rank} trains adapters; set half = false or lora_rank = 0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def options_are_used(self) -> Self:
-        """An option that no loss named would read is refused: TRL says nothing and ignores it."""
-        losses = set(self.loss)
-        for name, value, default, used, rule in (
-            ("label_smoothing", self.label_smoothing, 0.0, losses & SMOOTHED, f"one of {sorted(SMOOTHED)}"),
-            ("f_alpha", self.f_alpha, 0.5, self.f_divergence == "alpha_divergence", "f_divergence = alpha_divergence"),
-            ("ld_alpha", self.ld_alpha, None, not losses & ALONE, f"none of {sorted(ALONE)}"),
-            ("discopop_tau", self.discopop_tau, 0.05, "discopop" in losses, "discopop"),
-            ("simpo_gamma", self.simpo_gamma, 0.5, "simpo" in losses, "simpo"),
-            ("lora_alpha", self.lora_alpha, 16.0, self.lora_rank, "lora_rank over 0"),
-        ):
-            if value != default and not used:
-                raise ValueError(
-                    f"{name} = {value} is ignored by the loss {self.loss}: it needs {rule}; set it back to {default}"
-                )
-        if "exo_pair" in losses and not self.label_smoothing:
-            raise ValueError("label_smoothing = 0.0 makes exo_pair infinite; its paper takes 1e-3")
+            told = f"half keeps whole weights, and lora_rank = {self.lora_rank} trains adapters"
+            raise ValueError(f"{told}; set half = false or lora_rank = 0")
         return self
 
 
@@ -388,7 +342,6 @@ class Runtime(Section):
     @model_validator(mode="after")
     def deepspeed_has_processes(self) -> Self:
         if self.deepspeed and self.processes == 1:
-            raise ValueError(
-                f"deepspeed = {self.deepspeed} shares a model among processes, and processes = 1; raise it or set deepspeed = 0"
-            )
+            told = f"deepspeed = {self.deepspeed} shares a model among processes, and processes = 1"
+            raise ValueError(f"{told}; raise it or set deepspeed = 0")
         return self

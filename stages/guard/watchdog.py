@@ -16,7 +16,10 @@ import time
 import uuid
 from pathlib import Path
 
+from stages.guard import quiet
+
 MARK = "STAGE_RUN_ID"
+UTF8 = {"PYTHONUTF8": "1"}  # libraries too read and write UTF-8, whatever the locale
 
 
 def die_with_parent() -> None:
@@ -30,8 +33,8 @@ def starter() -> int:
     """
     parent = Path(f"/proc/{os.getppid()}")
     with contextlib.suppress(OSError):  # another user's process
-        if "stages.guard.run" in (parent / "cmdline").read_text():
-            return int((parent / "stat").read_text().rpartition(")")[2].split()[1])
+        if b"stages.guard.run" in (parent / "cmdline").read_bytes():
+            return int((parent / "stat").read_bytes().rpartition(b")")[2].split()[1])
     return os.getppid()
 
 
@@ -63,11 +66,12 @@ def carries(process: Path, mark: str) -> bool:
 
 def guard_family() -> None:
     """Die with the parent; at the first start also start this program again under a watchdog, with a mark that every
-    descendant inherits.
+    descendant inherits, and with what must be said before Python or a library starts.
     """
     die_with_parent()
     if MARK in os.environ:
         return
     mark = uuid.uuid4().hex
     watch_over([os.getpid(), starter()], mark)
-    os.execve(sys.executable, [sys.executable, "-m", "stages.guard.run", *sys.argv[1:]], {**os.environ, MARK: mark})
+    environment = quiet.ENVIRONMENT | os.environ | UTF8 | {MARK: mark}
+    os.execve(sys.executable, [sys.executable, "-m", "stages.guard.run", *sys.argv[1:]], environment)

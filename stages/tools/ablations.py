@@ -33,24 +33,31 @@ ABLATIONS: dict[str, list[str]] = {
     "fresh-labels": ["rank.scorer=refreshed", "signals.refreshed=[refreshed]"],
 }
 TABLE = Path("metrics/ablations.md")
-HEADER = "| change | gain over π0 [{0}] | over offline [{0}] | KL | tokens | selected | minutes | stages run |\n|---|---:|---:|---:|---:|---|---:|---:|\n"
+SPENT = Path(".scratch/ablations.json")
+"""Minutes by `<commit> <ablation>`: DVC does not keep them."""
+HEADER = """\
+| change | gain over π0 [{0}] | over offline [{0}] | KL | tokens | selected | minutes | stages run |
+|---|---:|---:|---:|---:|---|---:|---:|
+"""
 
 
 def sh(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8")
     if done.returncode:
         sys.exit(f"ablations: `{' '.join(words)}` failed: {' '.join(done.stderr.split())}")
     return done.stdout
 
 
+def head() -> str:
+    return sh("git", "rev-parse", "HEAD").strip()
+
+
 def experiments() -> dict[str, str]:
     """Names of the experiments of this commit, with their revisions."""
-    lines = [
-        line.split()
-        for line in sh("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
-    ]
-    base = sh("git", "rev-parse", "HEAD").strip()
-    return {ref.rpartition("/")[2]: revision for ref, revision in lines if f"/{base[:2]}/{base[2:]}/" in ref}
+    refs = sh("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines()
+    base = head()
+    found = [line.split() for line in refs if f"/{base[:2]}/{base[2:]}/" in line]
+    return {ref.rpartition("/")[2]: revision for ref, revision in found}
 
 
 def numbers(revision: str) -> dict[str, Any]:
@@ -61,72 +68,87 @@ def numbers(revision: str) -> dict[str, Any]:
     return show(f"metrics/policy/{last}.json")[last]["test"] | {"selected": selected["policy"]}
 
 
-def stages_run(before: str, after: str) -> int:
-    """How many stages of the root pipeline and the signals have another entry in the lock than before: those that ran."""
+def recorded(revision: str) -> dict[str, Any]:
+    """What the locks of both pipelines say of every stage, at a revision."""
     import yaml
 
-    def entries(revision: str) -> dict[str, Any]:
-        files = [sh("git", "show", f"{revision}:{name}") for name in integrity.LOCKS]
-        return {
-            name: entry
-            for text in files
-            for name, entry in (yaml.load(text, yaml.CBaseLoader) or {}).get("stages", {}).items()
-        }
+    texts = [sh("git", "show", f"{revision}:{name}") for name in integrity.LOCKS]
+    loaded = [yaml.load(text, yaml.CBaseLoader) or {} for text in texts]
+    return {name: entry for lock in loaded for name, entry in lock.get("stages", {}).items()}
 
-    old, new = entries(before), entries(after)
+
+def stages_run(before: str, after: str) -> int:
+    """How many stages have another entry in the locks than before: those that ran."""
+    old, new = recorded(before), recorded(after)
     return sum(entry != old.get(name) for name, entry in new.items())
 
 
+def bound(facts: dict[str, Any], name: str) -> str:
+    """A number with its interval."""
+    low, high = facts[f"{name}_interval"]
+    return f"{facts[name]:+.2f} [{low:.2f}, {high:.2f}]"
+
+
 def row(title: str, facts: dict[str, Any], minutes: str, ran: str) -> str:
-    bound = lambda name: f"{facts[name]:+.2f} [{facts[f'{name}_interval'][0]:.2f}, {facts[f'{name}_interval'][1]:.2f}]"  # noqa: E731
-    return f"| {title} | {bound('gain')} | {bound('over_offline')} | {facts['kl']:.2f} | {facts['tokens']:.0f} | {facts['selected']} | {minutes} | {ran} |\n"
+    gains = [bound(facts, "gain"), bound(facts, "over_offline")]
+    seen = [f"{facts['kl']:.2f}", f"{facts['tokens']:.0f}", facts["selected"]]
+    return f"| {' | '.join([title, *gains, *seen, minutes, ran])} |\n"
 
 
-def run(name: str, spent: Path) -> None:
+def spent() -> dict[str, float]:
+    return json.loads(SPENT.read_text(encoding="utf-8")) if SPENT.exists() else {}
+
+
+def run(name: str) -> None:
     """Queue one ablation, run the queue, and note the minutes it took."""
     settings = [word for setting in ABLATIONS[name] for word in ("-S", setting)]
     sh("dvc", "exp", "run", "--queue", "--name", name, *settings)
     start = time.monotonic()
     subprocess.run(["dvc", "exp", "run", "--run-all", "-j", "1"], check=True)
-    known = json.loads(spent.read_text()) if spent.exists() else {}
-    spent.parent.mkdir(exist_ok=True)
-    spent.write_text(
-        json.dumps(known | {f"{sh('git', 'rev-parse', 'HEAD').strip()} {name}": (time.monotonic() - start) / 60})
-    )
+    minutes = (time.monotonic() - start) / 60
+    SPENT.parent.mkdir(exist_ok=True)
+    SPENT.write_text(json.dumps(spent() | {f"{head()} {name}": minutes}), encoding="utf-8")
 
 
-def main() -> None:
-    chosen, spent = sys.argv[1:] or list(ABLATIONS), Path(".scratch/ablations.json")
+def check(chosen: list[str]) -> None:
+    """End with one line where the table cannot be made."""
     unknown = sorted(set(chosen) - set(ABLATIONS))
     if unknown:
         sys.exit(f"ablations: {unknown[0]!r} is none of {', '.join(ABLATIONS)}")
     if sh("git", "status", "--porcelain", "--untracked-files=no"):
-        sys.exit(
-            "ablations: the workspace has uncommitted changes, which every experiment would carry; commit them or `git checkout .`"
-        )
+        told = "the workspace has uncommitted changes, which every experiment would carry"
+        sys.exit(f"ablations: {told}; commit them or `git checkout .`")
     if "gain" not in numbers("HEAD"):
-        sys.exit(
-            "ablations: the table is of gains in gold reward, and this run has none; set evaluate.gold, or use `dvc exp run` and `dvc exp show`"
-        )
-    for name in chosen:
-        if name not in experiments():
-            run(name, spent)
-    done, head = experiments(), sh("git", "rev-parse", "HEAD").strip()
-    minutes = json.loads(spent.read_text()) if spent.exists() else {}
+        rule = "the table is of gains in gold reward, and this run has none"
+        sys.exit(f"ablations: {rule}; set evaluate.gold, or use `dvc exp run` and `dvc exp show`")
+
+
+def table(done: dict[str, str]) -> str:
+    """The ablations that are done, under the run that they change."""
+    base, known = head(), spent()
+    minutes = {name: f"{known[key]:.0f}" for name in done if (key := f"{base} {name}") in known}
     lines = [row("none", numbers("HEAD"), "", "")]
     for name in (name for name in ABLATIONS if name in done):
-        took = f"{minutes[f'{head} {name}']:.0f}" if f"{head} {name}" in minutes else ""
-        lines.append(
-            row(f"`-S {' -S '.join(ABLATIONS[name])}`", numbers(done[name]), took, str(stages_run("HEAD", done[name])))
-        )
-    sure = f"{100 * load(Path('params.yaml')).evaluate.confidence:g} %"
-    TABLE.write_text(HEADER.format(sure) + "".join(lines))
-    print(TABLE.read_text())
+        title = f"`-S {' -S '.join(ABLATIONS[name])}`"
+        ran = str(stages_run("HEAD", done[name]))
+        lines.append(row(title, numbers(done[name]), minutes.get(name, ""), ran))
+    confidence = load(Path("params.yaml")).evaluate.confidence
+    return HEADER.format(f"{100 * confidence:g} %") + "".join(lines)
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(ABLATIONS)
+    check(chosen)
+    for name in chosen:
+        if name not in experiments():
+            run(name)
+    done = experiments()
+    TABLE.write_text(table(done), encoding="utf-8")
+    print(TABLE.read_text(encoding="utf-8"))
     failed = [name for name in chosen if name not in done]  # DVC's queue ends with 0 all the same
     if failed:
-        sys.exit(
-            f"ablations: {', '.join(failed)} failed; see why with `dvc queue logs {failed[0]}`, and run this again"
-        )
+        remedy = f"see why with `dvc queue logs {failed[0]}`, and run this again"
+        sys.exit(f"ablations: {', '.join(failed)} failed; {remedy}")
 
 
 if __name__ == "__main__":

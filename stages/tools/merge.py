@@ -19,7 +19,7 @@ def main() -> None:
     model, adapter, merged = map(Path, sys.argv[1:])
     try:
         tokenizer = chat.load_tokenizer(model)
-        lora.merge(model, adapter, merged, json.loads((model / "config.json").read_text())["dtype"])
+        lora.merge(model, adapter, merged, json.loads((model / "config.json").read_text(encoding="utf-8"))["dtype"])
     except (OSError, ValueError) as error:
         sys.exit(f"merge: {' '.join(str(error).split())}")
     tokenizer.save_pretrained(merged)

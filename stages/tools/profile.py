@@ -35,7 +35,7 @@ def lay_over(base: Any, overlay: Mapping, whole: tuple[str, ...] = ()) -> None:
             base[key] = value
 
 
-def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never written to
+def compose(profile: str = "quickstart", settings: list[str] = []) -> str:  # noqa: B006, never written to
     """The text of params.yaml for a profile, or several with + between, single `key=value` settings laid over it.
 
     Raises ParamsError, or ValueError for an unknown profile.
@@ -46,18 +46,17 @@ def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never
         raise ValueError(f"no profile {profile!r}; there are {', '.join(known)}")
     yaml = YAML()
     yaml.width = 200
-    tree = yaml.load((PROFILES / "quickstart.yaml").read_text())
+    tree = yaml.load((PROFILES / "quickstart.yaml").read_text(encoding="utf-8"))
     for name in names:
         if name != "quickstart":
-            lay_over(
-                tree, yaml.load((PROFILES / f"{name}.yaml").read_text()), whole=("mix", "set")
-            )  # the keys of one are names of sets, of the other a source's own rule
+            overlay = yaml.load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
+            lay_over(tree, overlay, whole=("mix", "set"))  # keys of one are names of sets, of the other a source's rule
     for setting in settings:
         key, _, value = setting.partition("=")
         parts, overlay = key.split("."), yaml.load(value)
         for part in reversed(parts):
             overlay = {part: overlay}
-        lay_over(tree, overlay)
+        lay_over(tree, overlay, whole=(parts[-1],))
     text = io.StringIO()
     yaml.dump(tree, text)
     composed = f"# profile: {profile}   (written by `python -m stages.tools.profile {profile}`)\n{text.getvalue()}"
@@ -67,7 +66,8 @@ def compose(profile: str, settings: list[str] = []) -> str:  # noqa: B006, never
 
 def main() -> None:
     try:
-        Path("params.yaml").write_text(compose(sys.argv[1] if len(sys.argv) > 1 else "quickstart", sys.argv[2:]))
+        composed = compose(*sys.argv[1:2], settings=sys.argv[2:])
+        Path("params.yaml").write_text(composed, encoding="utf-8")
     except (KeyError, ValueError) as error:
         sys.exit(f"profile: {error}")
     print(f"profile: params.yaml is now {' '.join(sys.argv[1:]) or 'quickstart'}; run `dvc --wait-for-lock repro`")

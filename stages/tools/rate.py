@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import html_pages, reward_bench, signal, signal_report
 from stages.guard import params
 from stages.signals import pairs_as_candidates
@@ -35,15 +36,13 @@ def folder(name: str) -> Path:
 
     owner, _, commit = name.partition("@")
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise ValueError(
-            f"{name}: is no folder here, and as a hub model it needs its commit, so that the number can be repeated: {owner}@<40 digits>"
-        )
+        rule = "as a hub model it needs its commit, so that the number can be repeated"
+        raise ValueError(f"{name}: is no folder here, and {rule}: {owner}@<40 digits>")
     try:
         return Path(huggingface_hub.snapshot_download(owner, revision=commit, allow_patterns=WANTED))
     except OSError as error:
-        raise ValueError(
-            f"{name}: cannot be fetched ({' '.join(str(error).split())[:160]}); download it elsewhere and name its folder"
-        ) from error
+        told = " ".join(str(error).split())[:160]
+        raise ValueError(f"{name}: cannot be fetched ({told}); download it elsewhere and name its folder") from error
 
 
 def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any]:
@@ -51,15 +50,15 @@ def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any
 
     Raises ValueError where there is no pair.
     """
-    pairs, candidates, scores = (scratch / f"{name}.parquet" for name in ("pairs", "candidates", "scores"))
+    pairs, candidates, scores = scratch / "pairs.parquet", scratch / "candidates", scratch / "scores"
     reward_bench.main(settings, raw, pairs=pairs, account=scratch / "account.json")
-    pairs_as_candidates.main(settings, pairs, candidates=candidates)
+    sides = pairs_as_candidates.laid_out(pairs)
+    shards.write(candidates, sides, pairs_as_candidates.SCHEMA, most=max(1, len(sides)))
     reward_model.main(settings, model, candidates, scores=scores)
-    rows, _ = signal.judged(pq.read_table(pairs).to_pylist(), pq.read_table(scores).to_pylist())
+    rows, _ = signal.with_rewards(pq.read_table(pairs).to_pylist(), shards.read(scores))
     if not rows:
-        raise ValueError(
-            f"{raw}: holds no judged pairs; put RewardBench's files there, or name a file of prompt, chosen, rejected"
-        )
+        remedy = "put RewardBench's files there, or name a file of prompt, chosen, rejected"
+        raise ValueError(f"{raw}: holds no judged pairs; {remedy}")
     return signal.on_bench(rows, 0.95)
 
 
@@ -77,9 +76,7 @@ def told(name: str, found: dict[str, Any]) -> str:
 
 def main() -> None:
     if len(sys.argv) != 3:
-        sys.exit(
-            "rate: python -m stages.tools.rate <model folder, or owner/model@commit> <file or folder of judged pairs>"
-        )
+        sys.exit("rate: give a model's folder, or owner/model@commit, and a file or folder of judged pairs")
     try:
         whole = params.load(Path("params.yaml"))
         settings = SimpleNamespace(dtype=whole.dtype, runtime=whole.runtime)

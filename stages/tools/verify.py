@@ -6,9 +6,11 @@ Reads   everything, writes only to a temporary folder. Ends with one line that s
         or with the first finding.
 """
 
+import contextlib
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.guard import fingerprint, integrity, options, params, run
+from stages.guard import checks, fingerprint, integrity, options, params
 
 GPU = {"torch", "transformers", "trl", "vllm"}
 
@@ -31,40 +33,36 @@ def recorded_stages() -> dict[str, dict]:
     from dvc.repo import Repo
 
     lock = integrity.locked_stages(Path())
-    return {
-        name: lock[name]
-        for name in (
-            stage.addressing.rpartition(":")[2]
-            for stage in Repo().stage.collect("dvc.yaml", with_deps=True)
-            if stage.cmd
-        )
-    }
+    stages = [stage for stage in Repo().stage.collect("dvc.yaml", with_deps=True) if stage.cmd]
+    names = [stage.addressing.rpartition(":")[2] for stage in stages]
+    return {name: lock[name] for name in names}
 
 
 def check_graph() -> None:
     """Params, commands, inputs and outputs agree with dvc.lock, as DVC sees it. Raises Finding."""
-    done = subprocess.run(["dvc", "status", "--json", "--with-deps", "dvc.yaml"], capture_output=True, text=True)
+    done = subprocess.run(["dvc", "status", "--json", "--with-deps", "dvc.yaml"], capture_output=True, encoding="utf-8")
     changed = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
     if done.returncode or changed:
-        told = json.dumps(changed)[:300] or done.stderr.strip()
-        raise Finding(
-            f"dvc status -d dvc.yaml: {told}; run `dvc pull -d dvc.yaml`, and if it stays, `dvc --wait-for-lock repro`"
-        )
+        told = done.stderr.strip() if done.returncode else json.dumps(changed)[:300]
+        remedy = "run `dvc pull -d dvc.yaml`, and if it stays, `dvc --wait-for-lock repro`"
+        raise Finding(f"dvc status -d dvc.yaml: {told}; {remedy}")
 
 
 def check_keys(root: Path) -> int:
     """code.lock.yaml says what the code says. Raises Finding."""
     recorded = fingerprint.read(root / "code.lock.yaml")
     keys = {name.replace(".", "_"): fingerprint.key(name, root) for name in fingerprint.stage_modules(root)}
-    if keys != recorded:
-        raise Finding(
-            f"code.lock.yaml is not of this code: {sorted(k for k in keys | recorded if keys.get(k) != recorded.get(k))}; run `dvc repro fingerprint`"
-        )
+    unlike = sorted(name for name in keys | recorded if keys.get(name) != recorded.get(name))
+    if unlike:
+        raise Finding(f"code.lock.yaml is not of this code: {unlike}; run `dvc repro fingerprint`")
     return len(keys)
 
 
 def check_bytes(recorded: dict[str, str]) -> int:
-    """Every output has the md5 of dvc.lock, computed anew, and is safe to load. Returns bytes read; raises ValueError."""
+    """Every output has the md5 of dvc.lock, computed anew, and is safe to load.
+
+    Returns the bytes read. Raises ValueError for an output that is not as recorded.
+    """
     total = 0
     for path in tqdm(list(map(Path, recorded)), desc="bytes", unit="out"):
         integrity.check_recorded(path, recorded[str(path)])
@@ -83,17 +81,12 @@ def again(words: list[str], settings: Any, scratch: Path) -> None:
     for path in outs:
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
     beside = {name: moved(value, scratch) if name in writes else value for name, value in arguments.items()}
-    with open(os.devnull, "w") as silence:
-        sys.stdout, out = silence, sys.stdout
-        try:
-            module.main(settings, **beside)
-        finally:
-            sys.stdout = out
+    with open(os.devnull, "w", encoding="utf-8") as silence, contextlib.redirect_stdout(silence):
+        module.main(settings, **beside)
     for path in outs:
         if path.read_bytes() != (scratch / path).read_bytes():
-            raise Finding(
-                f"{path}: `{stage}` computed from the same inputs gives other bytes; run `dvc --wait-for-lock repro`, and ask who wrote it"
-            )
+            told = f"{path}: `{stage}` computed from the same inputs gives other bytes"
+            raise Finding(f"{told}; run `dvc --wait-for-lock repro`, and ask who wrote it")
 
 
 def moved(value: Any, scratch: Path) -> Any:
@@ -103,34 +96,33 @@ def moved(value: Any, scratch: Path) -> Any:
 def verify() -> str:
     """All checks in turn; what was proved, in one line. Raises Finding or ValueError."""
     settings = params.load(Path("params.yaml"))
-    keys = check_keys(run.ROOT)
+    keys = check_keys(checks.ROOT)
     check_graph()
     stages = recorded_stages()
     recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
-    commands = {name: stage["cmd"].split()[3:] for name, stage in stages.items()}
+    commands = {name: shlex.split(stage["cmd"])[3:] for name, stage in stages.items()}
     total = check_bytes(recorded)
-    run.check_rows([Path(path) for path in recorded])
-    cheap = {
-        name: words
-        for name, words in commands.items()
-        if not GPU & set(fingerprint.locked_packages(words[0], run.ROOT))
-    }
+    checks.check_rows([Path(path) for path in recorded])
+    dear = {name for name, words in commands.items() if GPU & set(fingerprint.locked_packages(words[0], checks.ROOT))}
+    cheap = {name: words for name, words in commands.items() if name not in dear}
     with tempfile.TemporaryDirectory() as scratch:
         for words in tqdm(cheap.values(), desc="recomputed", unit="stage"):
             again(words, settings, Path(scratch))
-    dear = sorted({words[0] for name, words in commands.items() if name not in cheap})
-    return (
-        f"verified: params and code keys of {keys} stages, md5 of {len(recorded)} outputs ({total / 2**30:.2f} GiB), row accounts, and {len(cheap)} of "
-        f"{len(stages)} stages computed again to the byte, the metrics from the cached answers among them; not verified: that {', '.join(dear)} give "
-        f"these bytes again, which takes their hours"
-    )
+    proved = [
+        f"params and code keys of {keys} stages",
+        f"md5 of {len(recorded)} outputs ({total / 2**30:.2f} GiB)",
+        "row accounts",
+        f"and {len(cheap)} of {len(stages)} stages computed again to the byte, metrics from cached answers among them",
+    ]
+    hours = ", ".join(sorted({commands[name][0] for name in dear}))
+    return f"verified: {', '.join(proved)}; not verified: that {hours} give these bytes again, which takes their hours"
 
 
 def main() -> None:
-    os.chdir(run.ROOT)
+    os.chdir(checks.ROOT)
     try:
         print(verify())
-    except (Finding, run.Refusal, ValueError, OSError) as error:
+    except (Finding, checks.Refusal, ValueError, OSError) as error:
         sys.exit(f"verify: {' '.join(str(error).split())}")
 
 
