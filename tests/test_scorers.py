@@ -307,7 +307,12 @@ def test_a_preference_model_learns_the_letter_and_packed_rows_teach_the_same(tin
         out = tmp_path / f"packed-{packing}"
         params = numbers(runtime, packing=packing, max_tokens=400 if packing else 160)
         preference_model.main(
-            params, tiny_model, tmp_path / "train.parquet", preference=out, curve=tmp_path / f"{packing}.csv"
+            params,
+            tiny_model,
+            tmp_path / "train.parquet",
+            preference=out,
+            curve=tmp_path / f"{packing}.csv",
+            metrics=tmp_path / f"{packing}.json",
         )
         losses = curve(tmp_path / f"{packing}.csv", "loss")
         assert losses[-1] < 0.4 * losses[0]
@@ -357,6 +362,7 @@ def rewarded(tiny_model, runtime, folder: Path, **changes) -> Path:
         0,
         reward=folder / name,
         curve=folder / f"{name}.csv",
+        metrics=folder / f"{name}.json",
     )
     return folder / f"{name}.csv"
 
@@ -387,18 +393,18 @@ def test_validation_takes_whole_prompts_and_the_best_checkpoint_is_kept(tiny_mod
     assert held and not {str(r["prompt"]) for r in held} & {
         str(r["prompt"]) for r in lesson(40) if not reward_model.validates(r, 0.4)
     }
-    assert f", {len(held)} to validate" in said
+    assert f"'validation': {len(held)}" in said
 
 
 @pytest.mark.slow
-def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model, runtime, tmp_path, capsys):
+def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model, runtime, tmp_path):
     tokenizer = chat.load_tokenizer(tiny_model)
     longest = [max(len(ids) for ids in reward_model.tokenize(tokenizer, row, 0.0).values()) for row in lesson(40)]
     limit = sorted(longest)[20]
-    rewarded(tiny_model, runtime, tmp_path, max_tokens=limit)
+    made = rewarded(tiny_model, runtime, tmp_path, max_tokens=limit)
     kept = sum(n <= limit for n in longest)
-    told = f"{kept} pairs, 0 to validate ({40 - kept} over {limit} tokens, 0 that the processes cannot share)"
-    assert 0 < kept < 40 and f"reward_model: {told}" in capsys.readouterr().out
+    facts = json.loads(made.with_suffix(".json").read_text())
+    assert facts["rows_out"] == kept < 40 and facts["drops"] == {"over_max_tokens": 40 - kept, "validation": 0}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
