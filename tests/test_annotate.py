@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -37,15 +38,15 @@ def test_which_answer_is_shown_first_tells_nothing():
 def test_the_simulated_annotator_follows_r_star_by_its_probability():
     good = "Bees make honey in the hive. The queen leads her busy colony all summer."
     better = {"a": sample("bees", 0, good), "b": sample("bees", 1, "no")}
-    drawn = Counter(annotate.simulated(better | {"id": str(k)}, 1) for k in range(200))
+    drawn = Counter(annotate.by_r_star(better | {"id": str(k)}, 1) for k in range(200))
     assert drawn["A"] > 190  # r* is 10 against 0: sigmoid(10) = 0.99995
     alike = {"a": sample("bees", 0, good), "b": sample("bees", 1, good)}
-    assert 70 < Counter(annotate.simulated(alike | {"id": str(k)}, 1) for k in range(200))["A"] < 130
+    assert 70 < Counter(annotate.by_r_star(alike | {"id": str(k)}, 1) for k in range(200))["A"] < 130
 
 
 @pytest.mark.parametrize(("a", "b", "told"), [(1.0, 0.0, "A"), (0.0, 1.0, "B"), (0.5, 0.5, "tie"), (None, 1.0, "skip")])
 def test_the_judge_prefers_the_higher_reward(a, b, told):
-    assert annotate.judged({"a": sample("p", 0, reward=a), "b": sample("p", 1, reward=b)}) == told
+    assert annotate.by_judge({"a": sample("p", 0, reward=a), "b": sample("p", 1, reward=b)}) == told
 
 
 def test_the_side_that_won_is_chosen():
@@ -62,15 +63,16 @@ def test_the_side_that_won_is_chosen():
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STAGE_HOME", raising=False)
     rows = [{"id": f"pi0:{p}", "a": sample(p, 0, "one"), "b": sample(p, 1, "two")} for p in "pq"]
     with pytest.raises(ValueError, match="2 pairs wait for labels"):
-        annotate.of_people(rows, tmp_path / "pi0.jsonl")
+        annotate.by_people(rows, tmp_path / "pi0.jsonl")
     return rows, [json.loads(line) for line in (tmp_path / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
 
 
 def answered(tmp_path, rows, lines) -> list[str]:
     (tmp_path / "pi0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return annotate.of_people(rows, tmp_path / "pi0.jsonl")
+    return annotate.by_people(rows, tmp_path / "pi0.jsonl")
 
 
 def test_answers_come_back_by_id_and_in_any_order(asked, tmp_path):
@@ -87,18 +89,19 @@ def test_labels_that_were_filled_in_where_the_questions_stand_are_not_written_ov
         ValueError,
         match=r"pi0.jsonl has 1 lines filled in, which are not written over: save it as .*pi0.jsonl when it is whole",
     ):
-        annotate.of_people(rows, tmp_path / "pi0.jsonl")
+        annotate.by_people(rows, tmp_path / "pi0.jsonl")
     assert out.read_text() == text
 
 
 def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STAGE_HOME", raising=False)
     rows = [{"id": "pi0:p", "a": sample("p", 0, "one\u2028two"), "b": sample("p", 1, "three\x85four")}]
     with pytest.raises(ValueError, match="1 pairs wait for labels"):
-        annotate.of_people(rows, tmp_path / "pi0.jsonl")
+        annotate.by_people(rows, tmp_path / "pi0.jsonl")
     written = (tmp_path / ".scratch/labels/pi0.jsonl").read_text()
     (tmp_path / "pi0.jsonl").write_text(written.replace('"choice": null', '"choice": "A"'))
-    assert annotate.of_people(rows, tmp_path / "pi0.jsonl") == ["A"]
+    assert annotate.by_people(rows, tmp_path / "pi0.jsonl") == ["A"]
 
 
 @pytest.mark.parametrize(
@@ -119,3 +122,11 @@ def test_a_file_that_does_not_answer_these_questions_is_refused_with_its_line(as
     rows, lines = asked
     with pytest.raises(ValueError, match=told):
         answered(tmp_path, rows, spoil(*(line | {"choice": "A"} for line in lines)))
+
+
+def test_questions_lie_in_the_home_that_survives_and_are_named_from_here_where_it_is_below(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    assert annotate.asked_in(Path("data/raw/labels/pi0.jsonl")) == Path("home/labels/pi0.jsonl")
+    monkeypatch.setenv("STAGE_HOME", "/elsewhere")
+    assert annotate.asked_in(Path("data/raw/labels/pi0.jsonl")) == Path("/elsewhere/labels/pi0.jsonl")

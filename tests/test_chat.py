@@ -6,7 +6,8 @@ from stages import chat
 
 PROMPT = [{"role": "user", "content": "Hi"}]
 LLAMA = (  # a template that writes its own start of text, as Llama-3's does
-    "{{ '<|endoftext|>' }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{{ '<|endoftext|>' }}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -68,7 +69,15 @@ def test_a_prompt_over_the_context_is_refused_before_any_engine_starts(tokenizer
     with pytest.raises(
         ValueError, match=r"prompt 'Hi\.\.\.' has \d+ tokens, with 64 to come over the model's 80; shorten or drop it"
     ):
-        engine.token_ids(tokenizer, [PROMPT], 80, 64)
+        engine.longest_row(tokenizer, [PROMPT], 80, 64)
+
+
+def test_room_is_made_for_the_longest_prompt_with_all_that_may_come(tokenizer):
+    from stages.sampling import engine
+
+    longer = [{"role": "user", "content": "Hi, and once more hi"}]
+    wanted = len(chat.prompt_ids(tokenizer, longer)) + 64
+    assert engine.longest_row(tokenizer, [PROMPT, longer, PROMPT], wanted, 64) == wanted
 
 
 def test_a_row_seed_comes_from_its_names_alone():
@@ -82,14 +91,24 @@ def test_a_row_seed_comes_from_its_names_alone():
 def test_half_of_the_samples_are_drawn_at_each_temperature():
     from stages.sampling import generate
 
-    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, 0, [1.0, 0.7], seed=1, iteration="t0")
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 8, 0, [1.0, 0.7], seed=1, iteration="pi0")
     assert [r["temperature"] for r in rows] == [1.0] * 4 + [0.7] * 4 and len({r["seed"] for r in rows}) == 8
 
 
 def test_the_rivals_samples_come_last_and_are_spread_over_the_temperatures_too():
     from stages.sampling import generate
 
-    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 4, 2, [1.0, 0.7], seed=1, iteration="t0")
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 4, 2, [1.0, 0.7], seed=1, iteration="pi0")
     assert [r["temperature"] for r in rows] == [1.0, 1.0, 0.7, 0.7, 1.0, 0.7] and [r["sample"] for r in rows] == list(
         range(6)
     )
+
+
+def test_the_seeds_are_by_the_number_of_the_iteration_the_prompt_and_the_sample():
+    from stages.sampling import engine, generate
+
+    rows = generate.plan([{"id": "a", "prompt": PROMPT}], 2, 0, [1.0], seed=1, iteration="pi3")
+    assert [row["seed"] for row in rows] == [engine.row_seed(1, "t3", "a", k) for k in range(2)]
+    # sha256("1:t0:a:0") begins with b2 9a 80 3a: half of 0xb29a803a
+    first = generate.plan([{"id": "a", "prompt": PROMPT}], 1, 0, [1.0], seed=1, iteration="pi0")
+    assert first[0]["seed"] == 0xB29A803A // 2

@@ -125,11 +125,16 @@ def test_a_policys_answer_meets_pi0s_of_the_same_prompt_and_sample_in_both_order
         ("x", "unread"): 0.5,
     }
     # (0.9 + 1 - 0.3) / 2; the same text, which nobody is asked about; (0.5 + 1 - 0.9) / 2; one order without a verdict
-    assert judge.preferences(mine, pi0[::-1], table(odds)) == [pytest.approx(0.8), 0.5, pytest.approx(0.3), None]
+    answers = judge.beside(mine, pi0[::-1])
+    assert judge.preferences(answers, table(odds)) == [pytest.approx(0.8), 0.5, pytest.approx(0.3), None]
 
 
 def test_a_judge_who_says_nothing_and_a_prompt_that_pi0_was_not_asked_are_errors():
+    asked = judge.beside(candidates("a", "same"), candidates("b", "same"))
+    found = judge.preferences(asked, lambda questions: [None] * len(questions))
+    assert found == [None, 0.5]
     with pytest.raises(ValueError, match="none of 1 verdicts could be read"):
-        judge.preferences(candidates("a"), candidates("b"), lambda questions: [None] * len(questions))
+        judge.check_read([row | {"judge_preference": value} for row, value in zip(asked, found, strict=True)])
+    judge.check_read([asked[1] | {"judge_preference": 0.5}])  # nothing was asked
     with pytest.raises(ValueError, match="pi_0 has no answer to prompt q"):
-        judge.preferences(candidates("a", prompt="q"), candidates("b"), by_length(0))
+        judge.beside(candidates("a", prompt="q"), candidates("b"))

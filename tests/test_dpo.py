@@ -11,7 +11,7 @@ import torch
 
 from stages.pairs import history as history_stage
 from stages.pairs import offline
-from stages.training import base, digest, dpo, harness, lora, reference
+from stages.training import base, digest, dpo, lora, reference, watch
 from tests.conftest import ROOT, pairs
 from tests.test_models import settings, train_dpo, weights
 
@@ -50,10 +50,8 @@ def train(params, model, reference_model, path, out):
 def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash(
     tiny_model, another, history, runtime, tmp_path
 ):
-    with pytest.raises(
-        ValueError,
-        match=rf"pair 0: its log-probabilities are by a model with digest {digest.model(tiny_model)}, .*another has .*run reference",
-    ):
+    told = rf"pair 0: its log-probabilities are by a model with digest {digest.model(tiny_model)}, .*another has .*"
+    with pytest.raises(ValueError, match=f"{told}run reference again"):
         train(settings(runtime), tiny_model, another, history, tmp_path / "out")
 
 
@@ -86,13 +84,20 @@ def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_dr
         dpo.fitting([long], 8)
     with pytest.raises(ValueError, match=r"no pair of 1 fits dpo\.max_tokens = 8"):
         dpo.fitting([long | {"prompt_ids": [1] * 7, "rejected_ids": [3] * 2}], 8)
-    drops = {"over_max_tokens": 1, "uneven": 1}
-    assert dpo.account(5, 4, 3, "abc", []) == {
+
+
+def test_the_account_names_the_pairs_left_out_and_tells_the_last_step():
+    log = [{"loss": 0.7}, {"loss": 0.51236, "rewards/accuracies": 0.75, "rewards/margins": 1.25}]
+    assert dpo.account(5, 4, "abc", log, [[1, 0.7], [2, 0.51236]]) == {
         "rows_in": 5,
-        "rows_out": 3,
-        "drops": drops,
-        "steps": 0,
+        "rows_out": 4,
+        "drops": {"over_max_tokens": 1},
+        "steps": 2,
+        "curve": [[1, 0.7], [2, 0.51236]],
         "reference": "abc",
+        "loss": 0.5124,
+        "accuracy": 0.75,
+        "margin": 1.25,
     }
 
 
@@ -106,11 +111,9 @@ def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_dr
 )
 def test_a_lost_number_stops_with_step_rows_and_remedy(logs, told):
     with pytest.raises(ValueError, match=rf"step 7: {told} on rows a, b; lower the learning rate"):
-        harness.check_numbers(7, logs, 12.0, lambda step: ["a", "b"])
-    harness.check_numbers(7, {"loss": 0.5, "grad_norm": 1e4}, 12.0, None)
-    harness.check_numbers(
-        1, {"loss": 25e4, "grad_norm": 2e5}, 2e5, None
-    )  # as SPPO's at a beta of 0.001, from the start
+        watch.check_numbers(7, logs, 12.0, lambda step: ["a", "b"])
+    watch.check_numbers(7, {"loss": 0.5, "grad_norm": 1e4}, 12.0, None)
+    watch.check_numbers(1, {"loss": 25e4, "grad_norm": 2e5}, 2e5, None)  # as SPPO's at a beta of 0.001, from the start
 
 
 @pytest.mark.slow
@@ -163,20 +166,16 @@ def test_an_adapter_is_kept_and_merged_into_the_policy(tiny_model, history, runt
 
 
 def test_a_reference_of_whole_weights_is_refused_where_the_policy_has_4_bits(tiny_model, history, runtime, tmp_path):
-    with pytest.raises(
-        ValueError,
-        match=r"pair 0: its log-probabilities are by a model with digest \w{32}, \S+tiny has \w{32}-nf4; run reference again",
-    ):
+    told = r"pair 0: its log-probabilities are by a model with digest \w{32}, \S+tiny has \w{32}-nf4"
+    with pytest.raises(ValueError, match=f"{told}; run reference again"):
         train(settings(runtime, lora_rank=4, quantized=True), tiny_model, tiny_model, history, tmp_path / "out")
 
 
 @pytest.mark.slow
 def test_an_adapter_of_another_base_is_refused(tiny_model, another, history, runtime, tmp_path):
     train_dpo(tiny_model, history, runtime, tmp_path / "policy", lora_rank=4)
-    with pytest.raises(
-        ValueError,
-        match=rf"adapter was trained on \S*tiny with digest {digest.model(tiny_model)}, \S*another has .*merge it into the model it belongs",
-    ):
+    told = rf"adapter was trained on \S*tiny with digest {digest.model(tiny_model)}, \S*another has .*"
+    with pytest.raises(ValueError, match=f"{told}merge it into the model it belongs"):
         lora.merge(another, tmp_path / "policy/adapter", tmp_path / "merged", "float32")
 
 
@@ -246,11 +245,11 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
     checkpoint = tmp_path / "checkpoint-3"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_bytes(b"1234")
-    assert not harness.whole(checkpoint)
+    assert not watch.whole(checkpoint)
     (checkpoint / "complete.json").write_text('{"model.safetensors": 4}')
-    assert harness.whole(checkpoint) and harness.steps_done(checkpoint) == 3
+    assert watch.whole(checkpoint) and watch.steps_done(checkpoint) == 3
     (checkpoint / "model.safetensors").write_bytes(b"123")
-    assert not harness.whole(checkpoint)
+    assert not watch.whole(checkpoint)
 
 
 def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path, monkeypatch):

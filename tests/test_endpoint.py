@@ -1,9 +1,8 @@
-"""A judge behind an endpoint that misbehaves in every way endpoints do; a real one (vLLM) is asked in test_scorers.py."""
+"""A judge behind an endpoint that misbehaves in every way endpoints do; test_scorers.py asks a real one (vLLM)."""
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +30,7 @@ def serve(tmp_path, monkeypatch):
     are in `asked`.
     """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STAGE_HOME", raising=False)
     monkeypatch.setattr(endpoint, "RETRIES", 1)
     monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
     asked: list[str] = []
@@ -55,11 +55,11 @@ def serve(tmp_path, monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    runtime = SimpleNamespace(judge_url=f"http://127.0.0.1:{server.server_port}/v1", judge_connections=2)
+    served = endpoint.Served("judge/model", 20, f"http://127.0.0.1:{server.server_port}/v1", 2)
 
     def ask(of, questions=QUESTIONS):
         behaviour["of"] = of
-        return endpoint.asker("judge/model", 20, runtime, str)(questions)
+        return endpoint.asker(served, str)(questions)
 
     yield ask, asked
     server.shutdown()
@@ -106,7 +106,8 @@ def test_an_endpoint_that_talks_nonsense_or_hangs_up_ends_the_stage_with_what_it
     ask, asked = serve
     with pytest.raises(
         ValueError,
-        match=r"of 3 questions got no answer from http://.*; 1 answers are kept in \.scratch/judge/judge_model\.jsonl, run again",
+        match=r"of 3 questions got no answer from http://.*; "
+        r"1 answers are kept in \.scratch/judge/judge_model\.jsonl, run again",
     ):
         ask(lambda question, times: (200, A) if question == "one" else (None if content is None else 200, content))
     asked.clear()
@@ -129,7 +130,8 @@ def test_a_refusal_that_no_retry_can_mend_is_one_line_at_once(serve, status, tol
     ask, asked = serve
     with pytest.raises(
         ValueError,
-        match=rf"http://.* refuses the judge judge/model: .*{told}.*; mend runtime\.judge_url, judge\.served or the key",
+        match=rf"http://.* refuses the judge judge/model: .*{told}.*; "
+        r"mend runtime\.judge_url, judge\.served or the key",
     ):
         ask(lambda question, times: (status, {"error": {"message": told}}))
     assert len(asked) <= 3
@@ -150,3 +152,11 @@ def test_a_journal_that_was_cut_off_by_a_kill_costs_its_last_line_only(serve, tm
 def test_the_same_question_is_paid_for_once(serve):
     ask, asked = serve
     assert len(ask(lambda question, times: (200, A), ["one"] * 5)) == 5 and asked == ["one"]
+
+
+def test_the_journal_lies_in_the_home_that_survives_where_there_is_one(serve, tmp_path, monkeypatch):
+    ask, _ = serve
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    ask(lambda question, times: (200, A))
+    assert len((tmp_path / "home/judge/judge_model.jsonl").read_text().splitlines()) == 3
+    assert not (tmp_path / ".scratch").exists()

@@ -2,6 +2,8 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.evaluation import bootstrap, evaluate, monitors, policy_metrics, select
@@ -13,7 +15,7 @@ def test_wins_count_a_tie_half():
 
 def test_the_interval_of_a_constant_is_that_constant_and_of_a_spread_holds_the_mean():
     assert bootstrap.interval(np.full(20, 2.5), 200, 0.95, seed=1) == [2.5, 2.5]
-    assert bootstrap.interval(np.array([0.12345]), 200, 0.95, seed=1) == [0.1235, 0.1235]
+    assert bootstrap.interval(np.array([0.12346]), 200, 0.95, seed=1) == [0.1235, 0.1235]
     values = np.arange(100.0)
     low, high = bootstrap.interval(values, 4000, 0.95, seed=1)
     # the standard error of the mean is sqrt(833.25 / 100) = 2.887, so about 49.5 -+ 5.66
@@ -182,3 +184,24 @@ def test_the_policy_of_a_removed_iteration_cannot_be_selected(tmp_path):
     select.main(params, tmp_path, metrics=tmp_path / "selected.json")
     found = json.loads((tmp_path / "selected.json").read_text())
     assert found == {"policy": "pi1", "by": "proxy_reward", "validation": {"pi1": 3.0}, "ruled_out": {}}
+
+
+def test_the_accounts_of_what_made_a_policy_stand_beside_its_numbers(tmp_path):
+    """One test and one validation prompt, answered once by each of three policies."""
+    rows = [answer(name, "Bees make honey.") | {"sample": 0, "split": name} for name in ("test", "validation")]
+    measures = [
+        row | {"proxy_reward": 1.0, "logp_policy": -1.0, "logp_reference": -2.0, "token_ids": [1]} for row in rows
+    ]
+    for name in ("pi1", "pi0", "offline"):
+        pq.write_table(pa.Table.from_pylist(measures), tmp_path / f"{name}.parquet")
+    making = [tmp_path / "stop/pi0.json", tmp_path / "dpo/pi1.json"]
+    for path, facts in zip(making, ('{"stop": false}', '{"rows_out": 3}'), strict=True):
+        path.parent.mkdir()
+        path.write_text(facts)
+    params = SimpleNamespace(evaluate=SimpleNamespace(gold="none", resamples=100, confidence=0.95), seed=1)
+    pi1, pi0, offline = (tmp_path / f"{name}.parquet" for name in ("pi1", "pi0", "offline"))
+    evaluate.main(params, pi1, pi0, offline, making, metrics=tmp_path / "m.json")
+    found = json.loads((tmp_path / "m.json").read_text())["pi1"]
+    assert (found["stop"], found["dpo"]) == ({"stop": False}, {"rows_out": 3})
+    assert (found["test"]["answers"], found["test"]["kl"], found["validation"]["kl"]) == (1, 1.0, 1.0)
+    assert "gold_reward" not in found["test"] and "judge_win_rate" not in found["test"]

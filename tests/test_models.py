@@ -1,17 +1,22 @@
 """Forward passes and trainers on a tiny random model, against formulas worked by hand and against TRL itself."""
 
+import json
 import math
+from statistics import fmean
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.signals import forward
-from stages.training import dpo, harness, reference, reward_model, sft, steps
-from tests.conftest import distance, pairs
+from stages import chat
+from stages.pairs import offline
+from stages.signals import forward, pairwise
+from stages.training import dpo, harness, preference_model, reference, reward_model, sft
+from tests.conftest import pairs
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -31,38 +36,56 @@ def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, lim
         assert [batch for batch in made if names[batch[0]] == name] == alone
 
 
+def sides(model, rows: list[dict]) -> list[forward.Row]:
+    """The chosen side of every pair, then the rejected side of every pair."""
+    answers = [reference.side(row, name) for name in ("chosen", "rejected") for row in rows]
+    return forward.tokenized(chat.load_tokenizer(model), answers)
+
+
 def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runtime):
     from transformers import AutoModelForCausalLM
 
-    rows = forward.sides(tiny_model, pairs(5))
+    rows = sides(tiny_model, pairs(5))
     network = AutoModelForCausalLM.from_pretrained(tiny_model)
     expected = []
     for prompt, completion in rows:
         with torch.inference_mode():
             logs = network(torch.tensor([prompt + completion])).logits[0].log_softmax(-1)
         expected.append(sum(float(logs[len(prompt) + k - 1, token]) for k, token in enumerate(completion)))
-    assert forward.logprobs(tiny_model, rows, "float32", runtime) == pytest.approx(expected, abs=1e-3)
+    values = forward.logprobs(tiny_model, "float32", runtime, alone=False)
+    assert values(rows, ["x"] * len(rows), lambda done: None) == pytest.approx(expected, abs=1e-3)
 
 
 LOSS = {
-    "loss": ["sigmoid"], "loss_weights": [1.0], "beta": 0.1, "label_smoothing": 0.0, "f_divergence": "reverse_kl", "f_alpha": 0.5, "ld_alpha": None,
-    "discopop_tau": 0.05, "simpo_gamma": 0.5, "lora_rank": 0, "lora_alpha": 16.0, "quantized": False, "half": False,
-}  # fmt: skip
+    "loss": ["sigmoid"],
+    "loss_weights": [1.0],
+    "beta": 0.1,
+    "label_smoothing": 0.0,
+    "f_divergence": "reverse_kl",
+    "f_alpha": 0.5,
+    "ld_alpha": None,
+    "discopop_tau": 0.05,
+    "simpo_gamma": 0.5,
+    "lora_rank": 0,
+    "lora_alpha": 16.0,
+    "quantized": False,
+    "half": False,
+}
 
 
 def settings(runtime, **changes):
-    section = {
-        "learning_rate": 1e-3,
-        "epochs": 1,
-        "global_batch_rows": 4,
-        "warmup_share": 0.0,
-        "max_tokens": 128,
-    } | changes
+    section = {"learning_rate": 1e-3, "epochs": 1, "global_batch_rows": 4, "warmup_share": 0.0, "max_tokens": 128}
+    section |= changes
+    reward = {"layers": None, "margin": 0.0, "centring": 0.0, "validation_share": 0.0, "evaluations": 0}
     return SimpleNamespace(
-        seed=1, dtype="float32", runtime=runtime,
-        sft=SimpleNamespace(rows=None, **section), dpo=SimpleNamespace(**(section | LOSS | changes)),
-        reward_model=SimpleNamespace(layers=None, margin=0.0, centring=0.0, validation_share=0.0, evaluations=0, **section),
-    )  # fmt: skip
+        seed=1,
+        dtype="float32",
+        runtime=runtime,
+        sft=SimpleNamespace(**({"rows": None} | section)),
+        dpo=SimpleNamespace(**(section | LOSS | changes)),
+        reward_model=SimpleNamespace(**(reward | section)),
+        preference_model=SimpleNamespace(**({"layers": None, "packing": False} | section)),
+    )
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -74,16 +97,8 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def train_dpo(model, history, runtime, out, **changes):
     """The loss of each step; the model is its own reference."""
     params = settings(runtime, **changes)
-    dpo.main(
-        params,
-        model,
-        model,
-        model,
-        history,
-        policy=out,
-        curve=out.with_suffix(".csv"),
-        metrics=out.with_suffix(".json"),
-    )
+    files = {"policy": out, "curve": out.with_suffix(".csv"), "metrics": out.with_suffix(".json")}
+    dpo.main(params, model, model, model, history, **files)
     lines = out.with_suffix(".csv").read_text().splitlines()
     column = lines[0].split(",").index("loss")
     return [float(line.split(",")[column]) for line in lines[1:]]
@@ -108,47 +123,16 @@ def test_the_same_training_twice_gives_the_same_bytes(tiny_model, history, runti
 
 
 @pytest.mark.slow
-def test_micro_batches_are_layout_and_not_science(tiny_model, history, runtime, tmp_path):
-    losses = {}
-    for rows in (1, 8):  # one pair at a time, gathered over eight; or the eight at once
-        runtime.micro_batch_rows = rows
-        losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), global_batch_rows=8, epochs=3)
-    assert losses[1] == pytest.approx(losses[8], abs=1e-3) and len(losses[1]) == 3
-    start, one, eight = weights(tiny_model), weights(tmp_path / "1"), weights(tmp_path / "8")
-    assert distance(one, eight) < 0.02 * distance(eight, start)
-
-
-@pytest.mark.slow
-def test_the_rows_of_a_last_shorter_step_weigh_the_same_on_any_layout(tiny_model, history, runtime, tmp_path):
-    """Seven pairs in steps of four: the second step's three are one micro-batch, or two and one, or one each."""
-    pq.write_table(pq.read_table(history).slice(0, 7), history)
-    losses, ends = {}, {}
-    for rows in (4, 2, 1):
-        runtime.micro_batch_rows = rows
-        losses[rows] = train_dpo(tiny_model, history, runtime, tmp_path / str(rows), learning_rate=1e-4, epochs=2)
-        ends[rows] = weights(tmp_path / str(rows))
-    assert (
-        len(losses[4]) == 4
-        and losses[4] == pytest.approx(losses[2], abs=1e-5)
-        and losses[4] == pytest.approx(losses[1], abs=1e-5)
-    )
-    start = weights(tiny_model)
-    for rows in (2, 1):
-        assert distance(ends[rows], ends[4]) < 0.02 * distance(ends[4], start)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("rows", [6, 8])
 def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, history, runtime, tmp_path, rows):
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from stages import chat
-
     tokenizer, params = chat.load_tokenizer(tiny_model), settings(runtime, epochs=3)
+    files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
     pq.write_table(table := pq.read_table(history).slice(0, rows), history)
-    sft.main(params, tiny_model, history, policy=tmp_path / "ours", curve=tmp_path / "c.csv")
+    sft.main(params, tiny_model, history, policy=tmp_path / "ours", **files)
     tokens = [sft.tokenize(tokenizer, row) for row in table.to_pylist() if row["chosen_finished"]]
     args = SFTConfig(**harness.arguments(params.sft, params, len(tokens)))
     network = AutoModelForCausalLM.from_pretrained(tiny_model, **harness.model_options())
@@ -159,29 +143,12 @@ def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, h
     assert all(torch.equal(value, ours[name]) for name, value in its.items())
 
 
-@pytest.mark.parametrize(("rows", "processes", "kept"), [(7, 1, 7), (7, 2, 4), (8, 2, 8), (9, 4, 8)])
-def test_several_processes_leave_out_the_rows_that_they_cannot_share(runtime, rows, processes, kept):
-    runtime.processes = processes
-    assert steps.shared(rows, settings(runtime).dpo, runtime) == kept
-
-
-def test_rows_that_do_not_fill_a_micro_batch_on_each_process_are_refused(runtime):
-    runtime.processes = 4
-    with pytest.raises(
-        ValueError,
-        match=r"7 rows do not fill one micro-batch on each of runtime.processes = 4; lower it, or runtime.micro_batch_rows = 2",
-    ):
-        steps.shared(7, settings(runtime).dpo, runtime)
-
-
 @pytest.mark.slow
 def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
     """DPOTrainer without our columns computes the reference itself; the losses of both are the same."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
-
-    from stages import chat
 
     tokenizer = chat.load_tokenizer(tiny_model)
     rows = [dpo.tokenize(tokenizer, row) for row in pq.read_table(history).to_pylist()]
@@ -206,16 +173,14 @@ def test_the_reference_is_trls_own(tiny_model, history, runtime, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "share", "within"), [("float32", 1.0, 1e-4), ("bfloat16", 0.5, 1e-3)])
+@pytest.mark.parametrize(("dtype", "mean", "most"), [("float32", 1e-5, 1e-4), ("bfloat16", 4e-3, 0.03)])
 def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand(
-    tiny_model, history, runtime, tmp_path, dtype, share, within
+    tiny_model, history, runtime, tmp_path, dtype, mean, most
 ):
-    """In bfloat16 half of them, since padding moves the others; with bfloat16 weights none would be."""
+    """In bfloat16 but for what padding moves: 0.002 nats in the mean, a sixth of what bfloat16 weights would."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import DPOConfig, DPOTrainer
-
-    from stages import chat
 
     params = settings(runtime)
     params.dtype = dtype
@@ -238,7 +203,9 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
     )
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         apart = [abs(theirs - row[name]) for theirs, row in zip(trainer.train_dataset[name], known, strict=True)]
-        assert sum(each <= within for each in apart) >= share * len(known), apart
+        assert fmean(apart) <= mean and max(apart) <= most, apart
+    low = forward.logprobs(tiny_model, forward.sides(tiny_model, known), "bfloat16", runtime)[: len(known)]
+    assert fmean(abs(each - row["ref_chosen_logps"]) for each, row in zip(low, known, strict=True)) > 4e-3
 
 
 @pytest.mark.slow
@@ -252,14 +219,68 @@ def test_label_smoothing_changes_the_loss_where_it_is_allowed(tiny_model, histor
 @pytest.mark.slow
 def test_sft_and_reward_model_move_every_weight(tiny_model, history, runtime, tmp_path):
     params = settings(runtime)
-    sft.main(params, tiny_model, history, policy=tmp_path / "pi0", curve=tmp_path / "c.csv")
+    files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
+    sft.main(params, tiny_model, history, policy=tmp_path / "pi0", **files)
     start, end = weights(tiny_model), weights(tmp_path / "pi0")
     assert all(not torch.equal(start[k], end[k]) for k in start)
-    reward_model.main(params, tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
+    reward_model.main(params, tiny_model, history, 0, reward=tmp_path / "reward", **files)
     trained = weights(tmp_path / "reward")
     assert "score.weight" in trained and not torch.equal(
         trained["model.embed_tokens.weight"], start["model.embed_tokens.weight"]
     )
+
+
+def fates(number: int) -> list[dict]:
+    """Pairs on one prompt each, the first with an answer of 60 tokens, the second with one that was cut off."""
+    rows = [row | {"prompt": [{"role": "user", "content": f"q{i}"}]} for i, row in enumerate(pairs(number))]
+    rows[0]["chosen"] = [{"role": "assistant", "content": "y" * 60}]
+    rows[1]["chosen_finished"] = False
+    return rows
+
+
+def test_demonstrations_are_left_out_by_name_and_add_up(tiny_model):
+    """Of six answers one was cut off, one stands behind the first four that were not, one of those is too long."""
+    tokenizer, section = chat.load_tokenizer(tiny_model), SimpleNamespace(rows=4, max_tokens=60)
+    rows, drops = sft.chosen(tokenizer, fates(6), section)
+    assert drops == {"unfinished": 1, "over_rows": 1, "over_max_tokens": 1}
+    assert harness.account(len(rows), drops, [[1, 0.5], [2, 0.25]]) == {
+        "rows_in": 6,
+        "rows_out": 3,
+        "drops": drops,
+        "steps": 2,
+        "curve": [[1, 0.5], [2, 0.25]],
+    }
+
+
+@pytest.mark.slow
+def test_every_training_accounts_for_its_rows_and_its_curve(tiny_model, runtime, tmp_path):
+    """Of twelve pairs one is too long in sft and in both models, one was cut off, and some only validate the reward
+    model; each of two epochs over the rest is a curve of steps of four.
+    """
+    rows, params = fates(12), settings(runtime, epochs=2, max_tokens=60)
+    params.reward_model.validation_share, params.reward_model.evaluations = 0.3, 2
+    params.preference_model.max_tokens = 300
+    held = sum(reward_model.validates(row, 0.3) for row in rows[1:])
+    tokenizer = chat.load_tokenizer(tiny_model)
+    letters = pairwise.letters(tokenizer)
+    lengths = [len(preference_model.tokenize(tokenizer, row, letters, 1)["input_ids"]) for row in rows]
+    params.preference_model.max_tokens = max(lengths) - 1
+    pq.write_table(pa.Table.from_pylist(rows, offline.SCHEMA), tmp_path / "rows.parquet")
+    read = params, tiny_model, tmp_path / "rows.parquet"
+    files = {name: {"curve": tmp_path / f"{name}.csv", "metrics": tmp_path / f"{name}.json"} for name in "srp"}
+    sft.main(*read, policy=tmp_path / "s", **files["s"])
+    reward_model.main(*read, 0, reward=tmp_path / "r", **files["r"])
+    preference_model.main(*read, preference=tmp_path / "p", **files["p"])
+    facts = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in "srp"}
+    assert facts["s"]["drops"] == {"unfinished": 1, "over_rows": 0, "over_max_tokens": 1}
+    assert facts["r"]["drops"] == {"over_max_tokens": 1, "validation": held} and 0 < held < 8
+    assert facts["p"]["drops"] == {"over_max_tokens": 1} and facts["p"]["packed_rows"] == 11
+    for name, fact in facts.items():
+        used = {"s": 10, "r": 11 - held, "p": 11}[name]
+        assert fact["rows_in"] == 12 and fact["rows_out"] == used and fact["steps"] == 2 * math.ceil(used / 4)
+        header, *lines = [line.split(",") for line in (tmp_path / f"{name}.csv").read_text().splitlines()]
+        losses = [[int(line[0]), float(line[header.index("loss")])] for line in lines if line[header.index("loss")]]
+        assert fact["curve"] == losses and len(losses) == fact["steps"]
 
 
 @pytest.mark.slow
@@ -267,17 +288,17 @@ def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(
     tiny_model, history, runtime, tmp_path, monkeypatch, capsys
 ):
     params, runtime.checkpoint_steps = settings(runtime, epochs=3), 1
+    files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
     trainings = {
-        "sft": lambda out: sft.main(params, tiny_model, history, policy=out, curve=tmp_path / "c.csv"),
-        "reward": lambda out: reward_model.main(params, tiny_model, history, 0, reward=out, curve=tmp_path / "c.csv"),
+        "sft": lambda out: sft.main(params, tiny_model, history, policy=out, **files),
+        "reward": lambda out: reward_model.main(params, tiny_model, history, 0, reward=out, **files),
     }
     for name, train in trainings.items():
         monkeypatch.setenv("STAGE_SCRATCH", str(tmp_path / "scratch" / name))
         for time in ("whole", "again"):
             train(tmp_path / f"{name}-{time}")
-            assert [p.name for p in (tmp_path / "scratch" / name).glob("checkpoint-*")] == [
-                "checkpoint-5"
-            ]  # none is written at the last step, the sixth
+            kept = [folder.name for folder in (tmp_path / "scratch" / name).glob("checkpoint-*")]
+            assert kept == ["checkpoint-5"]  # none is written at the last step, the sixth
         assert "going on after step 5" in capsys.readouterr().out
         ends = [(tmp_path / f"{name}-{time}/model.safetensors").read_bytes() for time in ("whole", "again")]
         assert ends[0] == ends[1]
@@ -285,10 +306,12 @@ def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(
 
 @pytest.mark.slow
 def test_a_reward_does_not_depend_on_batching_or_padding(tiny_model, history, runtime, tmp_path):
-    reward_model.main(settings(runtime), tiny_model, history, 0, reward=tmp_path / "reward", curve=tmp_path / "c.csv")
-    rows = forward.sides(tmp_path / "reward", pairs(9))
-    together = forward.rewards(tmp_path / "reward", rows, "float32", runtime)
-    alone = [forward.rewards(tmp_path / "reward", [row], "float32", runtime)[0] for row in rows]
+    files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
+    reward_model.main(settings(runtime), tiny_model, history, 0, reward=tmp_path / "reward", **files)
+    rows = sides(tmp_path / "reward", pairs(9))
+    values = forward.rewards(tmp_path / "reward", "float32", runtime, alone=False)
+    together = values(rows, ["x"] * len(rows), lambda done: None)
+    alone = [values([row], ["x"], lambda done: None)[0] for row in rows]
     assert together == pytest.approx(alone, abs=1e-4)
 
 

@@ -258,10 +258,12 @@ def test_the_account_counts_the_pairs_that_were_looked_at(tmp_path):
     import pyarrow.parquet as pq
 
     rows = [candidate(k, float(k % 3), prompt=name) for name in "ab" for k in range(4)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "s.parquet")
+    (tmp_path / "s").mkdir()
+    for k in range(2):
+        pq.write_table(pa.Table.from_pylist(rows[4 * k : 4 * k + 4]), tmp_path / f"s/shard-{k}.parquet")
     section = SimpleNamespace(pairing="all_pairs", top_k=1, length_penalty=0.0, min_margin=0.0, truncated="keep")
     params = SimpleNamespace(rank=section, generate=SimpleNamespace(n=4, from_rival=0), seed=1)
-    rank.main(params, [tmp_path / "s.parquet"], "t0", pairs=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
+    rank.main(params, tmp_path / "s", "pi0", pairs=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
     facts = json.loads((tmp_path / "m.json").read_text())
     # rewards 0, 1, 2, 0: of 6 pairs one ties
     assert (facts["prompts"], facts["rows_in"], facts["rows_out"], facts["drops"]["tie"]) == (2, 12, 10, 2)

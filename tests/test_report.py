@@ -57,18 +57,20 @@ def prepared(**changes) -> dict:
 
 
 def lay_out(folder: Path) -> Path:
-    """The folders that `report` reads, for two iterations, and a policy of a third that was removed."""
-    files = {f"policy/{name}": {name: policy(2.0)} for name in ("pi0", "offline", "pi1", "pi3")}
-    files["policy/pi2"] = {"pi2": policy(3.0)}
-    for name in ("pi0", "pi1"):
-        files[f"stop/{name}"] = {"stop": False, "reason": ""}
-        files[f"rank/{name}"] = {"rows_out": 4, "audit": audit()}
-    for name, curve in (("offline", {}), ("pi1", {"curve": [[1, 0.6931], [2, 0.5]]}), ("pi2", {"curve": [[1, 0.25]]})):
-        files[f"dpo/{name}"] = {"rows_out": 64, "steps": 8} | curve
-    files["selected"] = {"policy": "pi2"}
-    files["reward_model"] = RANKER
-    files["data"] = {"mine": prepared(dataset="<b>mine</b>")}
-    files["prompts"] = {"rows_in": 1300, "rows_out": 1299, "drops": {"empty": 1}}
+    """What `report` reads, for two iterations, and a policy of a third that was removed."""
+    trained = {"rows_out": 64, "steps": 8}
+    rounds = {"stop": {"stop": False, "reason": ""}, "rank": {"rows_out": 4, "audit": audit()}}
+    files: dict[str, dict] = {
+        "policy/pi0": {"pi0": policy(2.0) | {"sft": {"curve": [[8, 2.5]]}}},
+        "policy/offline": {"offline": policy(2.0) | {"dpo": trained}},
+        "policy/pi1": {"pi1": policy(2.0) | rounds | {"dpo": trained | {"curve": [[1, 0.6931], [2, 0.5]]}}},
+        "policy/pi2": {"pi2": policy(3.0) | rounds | {"dpo": trained | {"curve": [[1, 0.25]]}}},
+        "policy/pi3": {"pi3": policy(2.0)},
+        "selected": {"policy": "pi2"},
+        "reward_model": RANKER,
+        "data": {"mine": prepared(dataset="<b>mine</b>")},
+        "prompts": {"rows_in": 1300, "rows_out": 1299, "drops": {"empty": 1}},
+    }
     for name, facts in files.items():
         file = folder / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
@@ -76,15 +78,12 @@ def lay_out(folder: Path) -> Path:
     return folder
 
 
-FOLDERS = ("policy", "stop", "rank", "dpo")
-
-
 def run(metrics: Path, out: Path) -> Path:
     out.mkdir()
-    files = [metrics / f"{name}.json" for name in ("selected", "reward_model", "data", "prompts")]
+    reads = [metrics / name for name in ("policy", "selected.json", "reward_model.json", "data.json", "prompts.json")]
     tables = {"markdown_table": out / "table.md", "rows": out / "policies.csv", "curves": out / "curves.csv"}
     pages = {"html_page": out / "report.html", "summary": out / "summary.json", "overview": out / "overview.svg"}
-    report.main(PARAMS, *(metrics / name for name in FOLDERS), *files, **tables, **pages)
+    report.main(PARAMS, *reads, **tables, **pages)
     return out
 
 
@@ -126,7 +125,7 @@ def test_the_page_needs_no_network_and_shows_what_data_say_as_text(written):
 
 
 def test_the_curves_are_one_line_a_step_and_a_policy_without_any_has_none(written):
-    assert (written / "curves.csv").read_text() == "policy,step,loss\npi1,1,0.6931\npi1,2,0.5\npi2,1,0.25\n"
+    assert (written / "curves.csv").read_text() == "policy,step,loss\npi0,8,2.5\npi1,1,0.6931\npi1,2,0.5\npi2,1,0.25\n"
 
 
 def test_an_interval_becomes_two_columns(written):
@@ -218,17 +217,6 @@ def test_a_stop_is_told_of_the_policy_that_was_not_made():
     }
     assert report_policies.stopped(table) == "Stopped before π2: kl 9 is over 5."
     assert report_policies.stopped({"pi0": {}, "pi1": table["pi1"]}) == ""
-
-
-def test_what_made_a_policy_is_found_by_the_policy_that_was_sampled(tmp_path):
-    folders = [lay_out(tmp_path) / name for name in FOLDERS]
-    (tmp_path / "stop/pi1.json").write_text('{"stop": true, "reason": "no"}')
-    table = report.gathered(STEPS, *folders)
-    assert [table[name]["stop"]["stop"] for name in ("pi1", "pi2")] == [False, True]
-    assert "stop" not in table["pi0"] and table["offline"]["dpo"]["steps"] == 8
-    (tmp_path / "rank/pi1.json").unlink()
-    with pytest.raises(ValueError, match=r"rank/pi1\.json is missing"):
-        report.gathered(STEPS, *folders)
 
 
 def test_a_reward_of_minus_nothing_is_nothing():

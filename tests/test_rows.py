@@ -1,5 +1,6 @@
 """Prompts, batches, history: rows in are rows out and drops by name, joined by id."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.data import batch, prompts
-from stages.pairs import history, offline
+from stages.pairs import history, offline, rank
 
 
 def user(text: str) -> list[dict]:
@@ -84,17 +85,32 @@ def test_prompts_of_several_forms_and_files_of_one_name_go_together(tmp_path):
     assert rows.rows() == [("a/train-0", user("q")), ("b/train-0", user("r"))]
 
 
-@given(st.integers(0, 60), st.integers(1, 9))
-def test_shards_hold_every_row_exactly_once(rows, shards):
-    dealt = [[i for i in range(rows) if batch.shard_of(str(i), shards) == k] for k in range(shards)]
-    assert sorted(i for part in dealt for i in part) == list(range(rows))
+def dealt(tmp_path, iteration: str, rows: int, stop: bool = False) -> list[str]:
+    """Ids of an iteration's prompts, of a pool of ten."""
+    pl.DataFrame([{"id": str(i), "prompt": user(str(i))} for i in range(10)]).write_parquet(tmp_path / "pool.parquet")
+    (tmp_path / "verdict.json").write_text(json.dumps({"stop": stop}))
+    params = SimpleNamespace(prompts=SimpleNamespace(per_iteration=rows))
+    reads = tmp_path / "pool.parquet", tmp_path / "verdict.json", iteration
+    batch.main(params, *reads, prompts=tmp_path / "prompts.parquet")
+    made = pl.read_parquet(tmp_path / "prompts.parquet")
+    assert made.columns == ["id", "prompt"] and [row[0]["content"] for row in made["prompt"]] == list(made["id"])
+    return list(made["id"])
 
 
-def test_iterations_share_no_prompt_and_a_pool_too_small_is_an_error():
-    pool = [{"id": str(i)} for i in range(10)]
-    assert not {r["id"] for r in batch.take(pool, 0, 5)} & {r["id"] for r in batch.take(pool, 1, 5)}
-    with pytest.raises(ValueError, match=r"t1 wants prompts 6 to 12, the pool has 10"):
-        batch.take(pool, 1, 6)
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_iterations_take_turns_at_the_pool_until_too_little_is_left(pool, rows):
+    whole = pool // rows
+    taken = [place for number in range(whole) for place in batch.take(pool, number, rows)]
+    assert taken == list(range(whole * rows))
+    with pytest.raises(ValueError, match=f"pi{whole} wants prompts {whole * rows} to .*, the pool has {pool}; lower"):
+        batch.take(pool, whole, rows)
+
+
+def test_an_iteration_is_dealt_its_own_prompts_in_the_pools_order_and_none_after_a_stop(tmp_path):
+    assert dealt(tmp_path, "pi0", 4) == ["0", "1", "2", "3"] and dealt(tmp_path, "pi1", 4) == ["4", "5", "6", "7"]
+    assert dealt(tmp_path, "pi1", 4, stop=True) == []
+    with pytest.raises(ValueError, match=r"pi1 wants prompts 6 to 12, the pool has 10"):
+        dealt(tmp_path, "pi1", 6)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +123,21 @@ def test_iterations_share_no_prompt_and_a_pool_too_small_is_an_error():
     ],
 )
 def test_history_admits_what_the_params_say(keep, off, ids):
-    before = [{"id": "a", "made_in": "offline"}, {"id": "b", "made_in": "t0"}]
-    assert [r["id"] for r in history.admitted(before, [{"id": "n", "made_in": "t1"}], keep, off)] == ids
+    before = [{"id": "a", "made_in": "offline"}, {"id": "b", "made_in": "pi0"}]
+    assert [r["id"] for r in history.admitted(before, [{"id": "n", "made_in": "pi1"}], keep, off)] == ids
 
 
 def test_pairs_of_another_iteration_or_of_other_prompts_are_refused():
-    row = {"id": "a:1-2", "made_in": "t1", "prompt": user("one")}
-    history.check_prompts([row], [user("zero"), [{"content": "one", "role": "user"}]], "t1")
+    row = {"id": "a:1-2", "made_in": "pi1", "prompt": user("one")}
+    history.check_prompts([row], [user("zero"), [{"content": "one", "role": "user"}]], "pi1")
     with pytest.raises(
-        ValueError, match="pair a:1-2 was made in t1, not in t0; these are another iteration's pairs, run rank again"
+        ValueError, match="pair a:1-2 was made in pi1, not in pi0; these are another iteration's pairs, run rank again"
     ):
-        history.check_prompts([row], [user("one")], "t0")
+        history.check_prompts([row], [user("one")], "pi0")
     with pytest.raises(
-        ValueError, match="pair a:1-2 of t1: its prompt is none of the 2 dealt; these are another run's pairs"
+        ValueError, match="pair a:1-2 of pi1: its prompt is none of the 2 dealt; these are another run's pairs"
     ):
-        history.check_prompts([row], [user("zero"), user("two")], "t1")
+        history.check_prompts([row], [user("zero"), user("two")], "pi1")
 
 
 def test_the_offline_pairs_do_not_depend_on_the_order_of_the_file():
@@ -135,3 +151,13 @@ def test_fewer_raw_pairs_than_the_baseline_was_promised_are_an_error(tmp_path):
     params = SimpleNamespace(offline=SimpleNamespace(pairs=6))
     with pytest.raises(ValueError, match=r"offline.pairs = 6, and \S+train.parquet has 5; lower it, set null for all"):
         offline.main(params, tmp_path / "train.parquet", pairs=tmp_path / "pairs.parquet")
+
+
+def test_a_random_pair_is_drawn_by_the_number_of_the_iteration_and_says_which_policy_made_it():
+    answer = {"id": "p", "prompt": user("q"), "temperature": 1.0, "finished": True}
+    rewards = (3.0, 2.0, 1.0, 0.0)
+    group = [answer | {"sample": k, "completion": f"a{k}", "reward": reward} for k, reward in enumerate(rewards)]
+    for number in range(6):
+        (pair,), _ = rank.rank({"p": group}, f"pi{number}", rank.Rules("best_random"), seed=1)
+        drawn = hashlib.sha256(f"1:t{number}:p:rank".encode()).hexdigest()[:8]
+        assert pair["rejected"][0]["content"] == f"a{1 + int(drawn, 16) % 3}" and pair["made_in"] == f"pi{number}"

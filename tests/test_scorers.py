@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages import chat
+from stages import chat, shards
 from stages.signals import comparison, forward, judge, pairs_as_candidates, pairwise
 from stages.signals.scorers import implicit
 from stages.signals.scorers import judge as judge_scorer
@@ -86,37 +86,40 @@ def test_a_reward_is_the_same_whatever_the_batching_the_order_the_padding_side_a
 ):
     runtime.forward_batch_tokens = tokens
     asked = candidates()
-    rows = forward.tokenized(reward, [(row["prompt"], row["completion"], row["finished"]) for row in asked])
+    rows = forward.tokenized(chat.load_tokenizer(reward), asked)
     expected, names = alone(reward, rows), [row["id"] for row in asked]
     assert max(expected) - min(expected) > 0.1
-    assert forward.rewards(reward, rows, "float32", runtime, names) == pytest.approx(expected, abs=1e-4)
-    assert forward.rewards(reward, rows, "float32", runtime) == pytest.approx(expected, abs=1e-4)
-    assert forward.rewards(reward, rows[::-1], "float32", runtime, names[::-1])[::-1] == pytest.approx(
-        expected, abs=1e-4
-    )
+    apart, mixed = (forward.rewards(reward, "float32", runtime, alone) for alone in (True, False))
+    assert apart(rows, names, quiet) == pytest.approx(expected, abs=1e-4)
+    assert mixed(rows, names, quiet) == pytest.approx(expected, abs=1e-4)
+    assert apart(rows[::-1], names[::-1], quiet)[::-1] == pytest.approx(expected, abs=1e-4)
 
 
 def test_log_probabilities_do_not_depend_on_what_is_shared(tiny_model, runtime):
     asked = candidates()
-    rows = forward.tokenized(tiny_model, [(r["prompt"], r["completion"], True) for r in asked])
+    rows = forward.tokenized(chat.load_tokenizer(tiny_model), asked)
     names = [row["id"] for row in asked]
-    assert forward.logprobs(tiny_model, rows, "float32", runtime, "x", names) == pytest.approx(
-        forward.logprobs(tiny_model, rows, "float32", runtime), abs=1e-3
-    )
+    apart, mixed = (forward.logprobs(tiny_model, "float32", runtime, alone) for alone in (True, False))
+    assert apart(rows, names, quiet) == pytest.approx(mixed(rows, names, quiet), abs=1e-3)
+
+
+def quiet(rows: float) -> None:
+    """No bar."""
 
 
 def scored(main, path: Path, *models: Path, rows: list[dict] | None = None, params=None, runtime=None) -> list[dict]:
-    pq.write_table(
-        pa.Table.from_pylist(candidates() if rows is None else rows, pairs_as_candidates.SCHEMA), path / "c.parquet"
-    )
+    for folder in ("candidates", "scores"):
+        shutil.rmtree(path / folder, ignore_errors=True)
+    asked = candidates() if rows is None else rows
+    shards.write(path / "candidates", asked, pairs_as_candidates.SCHEMA, 6)
     numbers = {
         "dtype": "float32",
         "runtime": runtime,
         "pairwise": SimpleNamespace(ranking="tournament"),
         "dpo": SimpleNamespace(beta=0.1),
     }
-    main(SimpleNamespace(**(numbers | (params or {}))), *models, path / "c.parquet", scores=path / "s.parquet")
-    return pq.read_table(path / "s.parquet").to_pylist()
+    main(SimpleNamespace(**(numbers | (params or {}))), *models, path / "candidates", scores=path / "scores")
+    return shards.read(path / "scores")
 
 
 def test_no_candidates_make_no_scores_and_load_no_model(reward, tiny_model, runtime, tmp_path):
@@ -159,7 +162,7 @@ def test_models_that_cannot_score_are_told_apart_in_one_line(reward, tiny_model,
         (unpadded, "has no pad_token_id"),
         (bare, "no tokenizer can be loaded from this model folder"),
         (short, "tokens, the context is 32; lower filter.max_tokens or generate.max_new_tokens"),
-        (broken, "reward of row 0 is nan"),
+        (broken, "reward of a row of prompt p0 is nan"),
     ):
         with pytest.raises(ValueError, match=told) as caught:
             scored(reward_scorer.main, tmp_path, model, runtime=runtime)
@@ -171,7 +174,7 @@ def test_a_tokenizer_that_is_not_the_models_is_found_by_its_tokens(reward, runti
     with pytest.raises(
         ValueError, match=rf"its tokenizer gives token {size}, its weights know {size}; save the tokenizer"
     ):
-        forward.rewards(reward, [([1, 2], [size])], "float32", runtime)
+        forward.rewards(reward, "float32", runtime)([([1, 2], [size])], ["p"], quiet)
 
 
 def test_padding_that_ends_a_turn_is_refused_since_rewards_would_be_read_at_the_wrong_place(reward, tmp_path):
@@ -224,7 +227,7 @@ def test_the_letters_are_read_at_the_assistant_header_whether_the_template_alway
     for name, template in (("always", ALWAYS), ("asked", WHEN_ASKED)):
         folder = shutil.copytree(tiny_model, tmp_path / name)
         (folder / "chat_template.jinja").write_text(template)
-        ask = comparison.local(folder, lambda q: pairwise.instruction(*q[1:]), "float32", runtime)
+        ask = comparison.Local(folder, pairwise.question, "float32", runtime).load()
         odds.append(ask([("p", ASK, "bees", "wasps"), ("p", ASK, "wasps", "bees")]))
     tokenizer = chat.load_tokenizer(tmp_path / "asked")
     ids = tokenizer.apply_chat_template(
@@ -267,7 +270,8 @@ def lesson(number: int) -> list[dict]:
     """Pairs in which the answer with the word yes wins."""
     said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
     return [
-        {"id": str(k), "prompt": [{"role": "user", "content": f"ask {k % 3}"}], "chosen": said("yes " * (k % 4 + 1)), "rejected": said("no " * (k % 3 + 1)),
+        {"id": str(k), "prompt": [{"role": "user", "content": f"ask {k % 3}"}],
+         "chosen": said("yes " * (k % 4 + 1)), "rejected": said("no " * (k % 3 + 1)),
          "chosen_finished": True, "rejected_finished": True, "margin": 1.0, "source": "s"}
         for k in range(number)
     ]  # fmt: skip
@@ -303,11 +307,16 @@ def test_a_preference_model_learns_the_letter_and_packed_rows_teach_the_same(tin
         out = tmp_path / f"packed-{packing}"
         params = numbers(runtime, packing=packing, max_tokens=400 if packing else 160)
         preference_model.main(
-            params, tiny_model, tmp_path / "train.parquet", preference=out, curve=tmp_path / f"{packing}.csv"
+            params,
+            tiny_model,
+            tmp_path / "train.parquet",
+            preference=out,
+            curve=tmp_path / f"{packing}.csv",
+            metrics=tmp_path / f"{packing}.json",
         )
         losses = curve(tmp_path / f"{packing}.csv", "loss")
         assert losses[-1] < 0.4 * losses[0]
-    ask = comparison.local(tmp_path / "packed-False", lambda q: pairwise.instruction(*q[1:]), "float32", runtime)
+    ask = comparison.Local(tmp_path / "packed-False", pairwise.question, "float32", runtime).load()
     told = ask([("p", [{"role": "user", "content": "ask 1"}], *sides) for sides in (("yes ", "no "), ("no ", "yes "))])
     assert told[0] is not None and told[1] is not None and told[0] > told[1]
 
@@ -353,6 +362,7 @@ def rewarded(tiny_model, runtime, folder: Path, **changes) -> Path:
         0,
         reward=folder / name,
         curve=folder / f"{name}.csv",
+        metrics=folder / f"{name}.json",
     )
     return folder / f"{name}.csv"
 
@@ -383,21 +393,18 @@ def test_validation_takes_whole_prompts_and_the_best_checkpoint_is_kept(tiny_mod
     assert held and not {str(r["prompt"]) for r in held} & {
         str(r["prompt"]) for r in lesson(40) if not reward_model.validates(r, 0.4)
     }
-    assert f", {len(held)} to validate" in said
+    assert f"'validation': {len(held)}" in said
 
 
 @pytest.mark.slow
-def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model, runtime, tmp_path, capsys):
+def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model, runtime, tmp_path):
     tokenizer = chat.load_tokenizer(tiny_model)
     longest = [max(len(ids) for ids in reward_model.tokenize(tokenizer, row, 0.0).values()) for row in lesson(40)]
     limit = sorted(longest)[20]
-    rewarded(tiny_model, runtime, tmp_path, max_tokens=limit)
+    made = rewarded(tiny_model, runtime, tmp_path, max_tokens=limit)
     kept = sum(n <= limit for n in longest)
-    assert (
-        0 < kept < 40
-        and f"reward_model: {kept} pairs, 0 to validate ({40 - kept} over {limit} tokens, 0 that the processes cannot share)"
-        in capsys.readouterr().out
-    )
+    facts = json.loads(made.with_suffix(".json").read_text())
+    assert facts["rows_out"] == kept < 40 and facts["drops"] == {"over_max_tokens": 40 - kept, "validation": 0}
 
 
 @pytest.fixture(scope="module")
@@ -449,6 +456,7 @@ def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_rea
     endpoint, tiny_model, runtime, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STAGE_HOME", raising=False)
     template = Path(__file__).parent.parent / "data/raw/judge.jinja"
     found = {}
     for served in (None, "tiny"):

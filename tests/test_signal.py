@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import shards
 from stages.evaluation import (
     agreement,
     best_of_n,
@@ -164,17 +165,23 @@ def test_the_sizes_double_and_end_with_all_and_the_bound_is_log_n_less_n_minus_1
 
 
 def test_a_judge_is_the_yardstick_where_there_is_no_gold(tmp_path):
+    """Two shards of one answer each: the longer prefers the second, which the judge gives 1, to the first, with 3."""
     rows = [{"id": "a", "sample": k, "prompt": PROMPT, "completion": "x", "finished": True} for k in (0, 1)]
-    for name, rewards in (("longer", [0.0, 1.0]), ("judge", [3.0, 1.0])):
-        (tmp_path / name).mkdir()
-        pq.write_table(
-            pa.Table.from_pylist([row | {"reward": r} for row, r in zip(rows, rewards, strict=True)]),
-            tmp_path / name / "x.parquet",
-        )
+    folders = [tmp_path / name / "pi0" for name in ("longer", "judge")]
+    for folder, rewards in zip(folders, ([0.0, 1.0], [3.0, 1.0]), strict=True):
+        folder.mkdir(parents=True)
+        for k, reward in enumerate(rewards):
+            pq.write_table(pa.Table.from_pylist([rows[k] | {"reward": reward}]), folder / f"shard-{k}.parquet")
     params = SimpleNamespace(seed=1, evaluate=SimpleNamespace(gold="none", resamples=10, confidence=0.9))
-    best_of_n.main(params, [tmp_path / n / "x.parquet" for n in ("longer", "judge")], curves=tmp_path / "c.json")
+    best_of_n.main(params, folders, curves=tmp_path / "c.json")
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["yardstick"] == "judge" and [p["mean"] for p in found["signals"]["longer"]] == [2.0, 1.0]
+    assert [p["mean"] for p in found["signals"]["judge itself"]] == [2.0, 3.0]
+
+
+def test_an_answer_without_a_reward_counts_as_worse_than_all_others():
+    rows = [{"id": "a", "sample": k, "reward": reward} for k, reward in enumerate([2.0, None, -1.0])]
+    assert best_of_n.rewards_of(rows)["a"].tolist() == [2.0, -2.0, -1.0]
 
 
 def read(tmp_path: Path, files: dict[str, list[dict]]) -> tuple[list[dict], dict]:
@@ -209,14 +216,16 @@ def test_an_empty_folder_leaves_rewardbench_empty_and_rows_that_are_no_pairs_do_
         reward_bench.main(None, tmp_path / "raw", pairs=tmp_path / "p.parquet", account=tmp_path / "a.json")
 
 
-def test_a_contest_has_both_sides_of_every_pair_once(tmp_path):
+def test_every_pair_is_judged_on_both_sides_once(tmp_path):
     rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in "ab"]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
-    pairs_as_candidates.main(None, tmp_path / "p.parquet", candidates=tmp_path / "c.parquet")
-    made = pq.read_table(tmp_path / "c.parquet").to_pylist()
-    assert Counter((row["id"], row["sample"], row["completion"]) for row in made) == Counter(
-        (n, k, t) for n in "ab" for k, t in enumerate((GOOD, BAD))
-    )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "bench.parquet")
+    sides = tmp_path / "candidates"
+    pairs_as_candidates.main(None, tmp_path / "heldout.parquet", tmp_path / "bench.parquet", candidates=sides)
+    for part, names in (("heldout", "ab"), ("reward_bench", "a")):
+        made = pq.read_table(sides / f"{part}.parquet").to_pylist()
+        found = Counter((row["id"], row["sample"], row["completion"]) for row in made)
+        assert found == Counter((name, k, text) for name in names for k, text in enumerate((GOOD, BAD)))
 
 
 def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
@@ -231,25 +240,48 @@ def test_members_are_put_on_one_scale_before_the_rule(tmp_path):
 
 def test_an_ensemble_refuses_members_that_scored_other_candidates(tmp_path):
     for name, sample in (("a", 0), ("b", 1)):
-        pq.write_table(
-            pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}]), tmp_path / f"{name}.parquet"
-        )
+        (tmp_path / name).mkdir()
+        table = pa.Table.from_pylist([{"id": "p", "sample": sample, "reward": 1.0}])
+        pq.write_table(table, tmp_path / name / "shard-0.parquet")
     params = SimpleNamespace(ensemble=SimpleNamespace(rule="mean", penalty=0.0))
-    with pytest.raises(ValueError, match=r"b\.parquet scores other candidates than .*a\.parquet"):
-        ensemble.main(params, [tmp_path / "a.parquet", tmp_path / "b.parquet"], scores=tmp_path / "s.parquet")
+    told = r"b/shard-0\.parquet scores other candidates than .*a/shard-0\.parquet"
+    with pytest.raises(ValueError, match=told):
+        ensemble.main(params, [tmp_path / "a", tmp_path / "b"], scores=tmp_path / "s")
+
+
+def test_an_ensemble_has_the_members_shards_and_their_spread(tmp_path):
+    rewards = {"a": [1.0, 3.0], "b": [9.0, 11.0], "c": [13.0, 11.0]}  # centred: -1 and 1, twice; 1 and -1
+    for name, values in rewards.items():
+        (tmp_path / name).mkdir()
+        for shard in ("x", "y"):
+            rows = [{"id": f"p{shard}", "sample": k, "reward": value} for k, value in enumerate(values)]
+            pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / f"{shard}.parquet")
+    params = SimpleNamespace(ensemble=SimpleNamespace(rule="worst", penalty=0.0))
+    ensemble.main(params, [tmp_path / name for name in rewards], scores=tmp_path / "s")
+    assert [file.name for file in shards.files(tmp_path / "s")] == ["x.parquet", "y.parquet"]
+    made = shards.read(tmp_path / "s")
+    assert [(row["id"], row["reward"]) for row in made] == [("px", -1), ("px", -1), ("py", -1), ("py", -1)]
+    # of (-1, -1, 1): mean -1/3, squared distances 4/9, 4/9 and 16/9, their mean 8/9
+    assert [row["spread"] for row in made] == pytest.approx([math.sqrt(8 / 9)] * 4)
 
 
 def test_the_implicit_reward_is_beta_times_the_log_ratio_or_the_log_probability_alone():
-    assert implicit.implied([-10.0], [-14.0], [5], "ratio", 0.1) == pytest.approx([0.4])
-    assert implicit.implied([-10.0], [], [5], "sum", 0.1) == [-10.0]
-    assert implicit.implied([-10.0, -3.0], [], [5, 0], "average", 0.1) == [-2.0, -3.0]
+    assert implicit.implied(-10.0, -14.0, 5, "ratio", 0.1) == pytest.approx(0.4)
+    assert implicit.implied(-10.0, 0.0, 5, "sum", 0.1) == -10.0
+    assert [implicit.implied(policy, 0.0, n, "average", 0.1) for policy, n in ((-10.0, 5), (-3.0, 0))] == [-2.0, -3.0]
 
 
 def test_a_bag_of_words_learns_which_words_win():
     said = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    columns, weights = bag_of_words.fitted([{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5)
-    good, bad = bag_of_words.features(["honey", "sting"], columns) @ weights
-    assert good > 0 > bad and weights[columns["bees"]] == 0  # a word on both sides decides nothing
+    pairs = [{"chosen": said("Bees make honey"), "rejected": said("Bees sting")}] * 5
+    counter, weights = bag_of_words.fitted(pairs)
+    good, bad, both = bag_of_words.features(counter, ["honey unheard", "sting", "bees"]) @ weights
+    assert good > 0 > bad and both == 0  # a word on both sides decides nothing
+    # make, honey and -sting weigh w, so the pair's difference is x = 3 w log 2; log(1 + e^-x) + 0.01 / 2 * 3 w^2 is
+    # least where log 2 / (1 + e^x) = 0.01 w
+    weight = good / math.log(2)
+    assert bad == pytest.approx(-good, rel=1e-3)
+    assert math.log(2) / (1 + math.exp(3 * good)) == pytest.approx(0.01 * weight, rel=1e-3)
 
 
 def test_the_table_has_the_papers_rows_where_there_are_its_columns_and_no_column_that_is_empty():

@@ -23,24 +23,18 @@ from stages.data import overlap, pair_format
 def sample(mixed: Path, rows: int) -> pl.DataFrame:
     """Of every set the rows whose ids come first by hash, at most so many, with the texts of both sides."""
     found = pl.DataFrame()
+    texts = {name: overlap.text(name) for name in ("prompt", "chosen", "rejected")}
     for batch in pair_format.stored(mixed):
-        frame = pl.DataFrame(pl.from_arrow(batch)).select(
-            "source", order=pl.col("id").hash(seed=5), prompt=overlap.text("prompt"), chosen=overlap.text("chosen"), rejected=overlap.text("rejected"),
-        )  # fmt: skip
-        found = (
-            pl.concat([found, frame] if len(found) else [frame])
-            .sort("source", "order")
-            .group_by("source", maintain_order=True)
-            .head(rows)
-        )
+        frame = pl.DataFrame(pl.from_arrow(batch)).select("source", order=pl.col("id").hash(seed=5), **texts)
+        both = pl.concat([found, frame] if len(found) else [frame])
+        found = both.sort("source", "order").group_by("source", maintain_order=True).head(rows)
     return found
 
 
 def lengths(texts: pl.Series, tokenizer: Any) -> np.ndarray:
     """Tokens of each text (N,), special ones left out."""
-    return np.array(
-        [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)]
-    )
+    encodings = tokenizer.encode_batch_fast(texts.to_list(), add_special_tokens=False)
+    return np.array([len(encoding.ids) for encoding in encodings])
 
 
 def likeness(pairs: pl.DataFrame, tokenizer: Any) -> dict[str, float]:
@@ -58,28 +52,25 @@ def likeness(pairs: pl.DataFrame, tokenizer: Any) -> dict[str, float]:
 def entry(told: dict[str, Any]) -> dict[str, Any]:
     """A set's account in the order in which it is read; of a set that the paper has, the difference and why."""
     made = told["prepared"]
-    fact = {name: made[name] for name in ("dataset", "revision", "licence", "rows_read")} | {
-        "pairs_made": made["rows_out"],
-        "pairs_kept": told["rows_out"],
-    }
+    fact = {name: made[name] for name in ("dataset", "revision", "licence", "rows_read")}
+    fact |= {"pairs_made": made["rows_out"], "pairs_kept": told["rows_out"]}
     if made["paper_pairs"]:
-        fact |= {
-            "paper_pairs": made["paper_pairs"],
-            "difference": told["rows_out"] - made["paper_pairs"],
-            "why": made["differs"] or "the filter's rules",
-        }
-    return fact | {"drops": {rule: count for drops in (made["drops"], told["drops"]) for rule, count in drops.items()}}
+        difference = told["rows_out"] - made["paper_pairs"]
+        why = made["differs"] or "the filter's rules"
+        fact |= {"paper_pairs": made["paper_pairs"], "difference": difference, "why": why}
+    return fact | {"drops": made["drops"] | told["drops"]}
 
 
 def main(params: Any, mixed: Path, account: Path, model: Path, *, metrics: Path) -> None:
     from tokenizers import Tokenizer
 
-    tokenizer, told = Tokenizer.from_file(str(model / "tokenizer.json")), json.loads(account.read_text())
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    told = json.loads(account.read_text(encoding="utf-8"))
     alike = {
         pairs["source"][0]: likeness(pairs, tokenizer)
         for pairs in sample(mixed, params.audit.rows).partition_by("source", maintain_order=True)
     }
-    metrics.write_text(json.dumps({name: entry(told[name]) | alike.get(name, {}) for name in told}, indent=2) + "\n")
-    print(
-        f"audit: {len(told)} sets, {sum(t['rows_out'] for t in told.values()):,} of {sum(t['rows_in'] for t in told.values()):,} pairs kept"
-    )
+    entries = {name: entry(told[name]) | alike.get(name, {}) for name in told}
+    metrics.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    kept, of = (sum(account[count] for account in told.values()) for count in ("rows_out", "rows_in"))
+    print(f"audit: {len(told)} sets, {kept:,} of {of:,} pairs kept")

@@ -28,20 +28,19 @@ def texts(file: Path) -> list[str]:
             record = releases.parsed(line) or {}
             question = next((record[field] for field in FIELDS if record.get(field)), None)
             if question is None:
-                raise ValueError(
-                    f"{file}:{number}: no object with one of the fields {FIELDS}: {line[:80]!r}; name the field so, or mend the line"
-                )
+                told = f"no object with one of the fields {FIELDS}: {line[:80]!r}"
+                raise ValueError(f"{file}:{number}: {told}; name the field so, or mend the line")
             found += question if isinstance(question, list) else [question]
     return found
 
 
 def main(params: Any, raw: Path, *, phrases: Path) -> None:
     words = params.benchmarks.words
-    sets = {file.name: texts(file) for file in sorted(raw.rglob("*")) if file.name.endswith((".jsonl", ".jsonl.gz"))}
-    found = [overlap.phrases(pl.Series(questions, dtype=pl.String), words)[1] for questions in sets.values()]
+    sets = [texts(file) for file in sorted(raw.rglob("*")) if file.name.endswith((".jsonl", ".jsonl.gz"))]
+    found = [overlap.phrases(pl.Series(questions, dtype=pl.String), words)[1] for questions in sets]
     unique = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
     schema = pa.schema([("phrase", pa.uint64())], metadata={"words": str(words)})
     pq.write_table(pa.table({"phrase": unique}, schema=schema), phrases)
-    print(
-        f"benchmarks: {len(sets)} evaluation sets, {sum(map(len, sets.values())):,} questions, {len(unique):,} phrases of {words} words"
-    )
+    questions = sum(map(len, sets))
+    told = f"{questions:,} questions, {len(unique):,} phrases of {words} words"
+    print(f"benchmarks: {len(sets)} evaluation sets, {told}")

@@ -31,15 +31,14 @@ def declared(found: pa.Schema, raw: Path) -> pa.Schema:
     """The fields that this form uses, as this module wants them. Raises ValueError for a form it does not know."""
     form = JUDGED if set(JUDGED) <= set(found.names) else SIDES
     if not set(form) <= set(found.names):
-        raise ValueError(
-            f"{raw}: fields {found.names} are none of the forms chosen, rejected[, prompt] or prompt, response_a, response_b, preference; rename them"
-        )
+        forms = "chosen, rejected[, prompt] or prompt, response_a, response_b, preference"
+        raise ValueError(f"{raw}: fields {found.names} are none of the forms {forms}; rename them")
     messages = form == SIDES and not releases.is_text(found.field("chosen").type)
     fields = [(name, MESSAGES if messages else pa.string()) for name in form]
     if "id" in found.names:
         fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     if "prompt" in found.names:
-        fields.append(("prompt", pa.string() if releases.is_text(found.field("prompt").type) else MESSAGES))
+        fields.append(("prompt", releases.text_or_messages(found.field("prompt").type)))
     return pa.schema([*fields, *((name, kind) for name, kind in OPTIONAL.items() if name in found.names)])
 
 
@@ -49,24 +48,25 @@ def prompt(fields: pa.Schema) -> pl.Expr:
         whole = pl.col("messages")
         alone = pair_format.message("user", pl.col("prompt")) if fields.get_field_index("prompt") >= 0 else whole
         return pl.when(whole.list.len() > 0).then(whole).otherwise(alone)
-    return (
-        pair_format.message("user", pl.col("prompt"))
-        if releases.is_text(fields.field("prompt").type)
-        else pl.col("prompt")
-    )
+    if releases.is_text(fields.field("prompt").type):
+        return pair_format.message("user", pl.col("prompt"))
+    return pl.col("prompt")
 
 
 def judged(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
     """response_a, response_b, preference."""
-    verdict = pl.col("preference")
-    chosen, rejected = (
-        pl.when(verdict == "B").then(b).otherwise(a)
-        for a, b in (("response_a", "response_b"), ("response_b", "response_a"))
-    )
+    verdict, second = pl.col("preference"), pl.col("preference") == "B"
+    chosen = pl.when(second).then("response_b").otherwise("response_a")
+    rejected = pl.when(second).then("response_a").otherwise("response_b")
     return raw.select(
-        "row", *kept(fields), prompt=prompt(fields), chosen=pair_format.message("assistant", chosen), rejected=pair_format.message("assistant", rejected),
-        margin=pl.when(verdict == "tie").then(0.0), drop=pair_format.first_rule(label_out_of_range=~verdict.is_in(["A", "B", "tie"]).fill_null(False)),
-    )  # fmt: skip
+        "row",
+        *kept(fields),
+        prompt=prompt(fields),
+        chosen=pair_format.message("assistant", chosen),
+        rejected=pair_format.message("assistant", rejected),
+        margin=pl.when(verdict == "tie").then(0.0),
+        drop=pair_format.first_rule(label_out_of_range=~verdict.is_in(["A", "B", "tie"]).fill_null(False)),
+    )
 
 
 def sided(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
@@ -81,12 +81,12 @@ def sided(raw: pl.DataFrame, fields: pa.Schema) -> pl.DataFrame:
         sides = [pl.col(side) for side in SIDES]
     raw = raw.with_columns(side.alias(name) for name, side in zip(SIDES, sides, strict=True))
     c, r = (pl.col(side) for side in SIDES)
-    before = c.list.head(c.list.len() - 1)
+    before, least = c.list.head(c.list.len() - 1), 1 if explicit else 2
+    last_roles = [side.list.last().struct.field("role") for side in (c, r)]
     drop = pair_format.first_rule(
-        no_answer=((c.list.len() < 1 + (not explicit)) | (r.list.len() < 1 + (not explicit))).fill_null(True),
+        no_answer=((c.list.len() < least) | (r.list.len() < least)).fill_null(True),
         context_differs=before != r.list.head(r.list.len() - 1),
-        wrong_role=(c.list.last().struct.field("role") != "assistant")
-        | (r.list.last().struct.field("role") != "assistant"),
+        wrong_role=(last_roles[0] != "assistant") | (last_roles[1] != "assistant"),
     )
     context = pl.concat_list(prompt(fields), before) if explicit else before
     return raw.select("row", *kept(fields), prompt=context, chosen=c.list.tail(1), rejected=r.list.tail(1), drop=drop)
@@ -100,9 +100,8 @@ def pairs(raw: pl.DataFrame, fields: pa.Schema, name: str) -> pl.DataFrame:
     made = judged(raw, fields) if fields.get_field_index("preference") >= 0 else sided(raw, fields)
     if "margin" not in made.columns:
         scored = {"chosen_score", "rejected_score"} <= set(made.columns)
-        made = made.with_columns(
-            margin=pl.col("chosen_score") - pl.col("rejected_score") if scored else pl.lit(None, pl.Float64)
-        )
+        difference = pl.col("chosen_score") - pl.col("rejected_score")
+        made = made.with_columns(margin=difference if scored else pl.lit(None, pl.Float64))
     number = pl.col("row").cast(pl.String)
     own_id = pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in made.columns else number
     return made.select(

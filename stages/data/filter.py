@@ -29,10 +29,21 @@ from tqdm import tqdm
 
 from stages.data import near_duplicates, overlap, pair_format
 
-RULES = (
-    ["empty_turn", "nul_character", "broken_alternation", "identical_sides", "tie", "small_margin", "over_max_tokens", "in_test", "in_benchmark"]
-    + ["contradictory", "duplicate", "near_duplicate", "over_rows"]
-)  # fmt: skip
+RULES = [
+    "empty_turn",
+    "nul_character",
+    "broken_alternation",
+    "identical_sides",
+    "tie",
+    "small_margin",
+    "over_max_tokens",
+    "in_test",
+    "in_benchmark",
+    "contradictory",
+    "duplicate",
+    "near_duplicate",
+    "over_rows",
+]
 
 
 def batches(path: Path) -> Iterator[pl.DataFrame]:
@@ -66,16 +77,12 @@ def too_long(frame: pl.DataFrame, tokenizer: Any, max_tokens: int) -> np.ndarray
 
     A token has a byte at least, so most texts need no tokenizer.
     """
-    texts = frame.select(
-        p=overlap.text("prompt"), c=pair_format.answer("chosen"), r=pair_format.answer("rejected")
-    ).fill_null("")
-    size = (
-        texts.select(pl.col("p").str.len_bytes() + pl.max_horizontal(pl.col("c", "r").str.len_bytes()))
-        .to_series()
-        .to_numpy()
-    )
+    parts = {"p": overlap.text("prompt"), "c": pair_format.answer("chosen"), "r": pair_format.answer("rejected")}
+    texts = frame.select(**parts).fill_null("")
+    answer_bytes = pl.max_horizontal(pl.col("c", "r").str.len_bytes())
+    sizes = texts.select(pl.col("p").str.len_bytes() + answer_bytes).to_series().to_numpy()
     long = np.zeros(len(frame), bool)
-    for i in np.flatnonzero(size > max_tokens):
+    for i in np.flatnonzero(sizes > max_tokens):
         lengths = [len(e.ids) for e in tokenizer.encode_batch(list(texts.row(i)), add_special_tokens=False)]
         long[i] = lengths[0] + max(lengths[1:]) > max_tokens
     return long
@@ -102,7 +109,7 @@ def judge(
 
 
 def compare(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with the faults that show only beside other rows: the same pair again, or with the sides turned round."""
+    """The rows with the faults that show only beside other rows: the pair again, or with its sides turned round."""
     sound = rows.with_row_index("at").filter(pl.col("fault").is_null())
     turned = sound.select("p", c="r", r="c").unique()
     wrong = sound.join(turned, on=["p", "c", "r"], how="semi")["at"].implode()
@@ -159,6 +166,14 @@ def nearly_again(rows: pl.DataFrame, files: list[Path], threshold: float) -> pl.
     return rows.with_columns(fault=pl.coalesce("fault", pl.when(pl.Series(found)).then(pl.lit("near_duplicate"))))
 
 
+def check_ids(rows: pl.DataFrame, where: str) -> None:
+    """Raise ValueError for an id that more than one kept row has."""
+    twice = rows.filter(pl.col("fault").is_null()).filter(pl.col("id").is_duplicated())["id"]
+    if len(twice):
+        rule = f"stands in {where} more than once, as do {twice.n_unique() - 1} others"
+        raise ValueError(f"id {twice[0]!r} {rule}; an id names one pair, rename them")
+
+
 def main(
     params: Any,
     name: str,
@@ -180,22 +195,17 @@ def main(
     judged = compare(pl.concat([*old, new]))
     if params.filter.near_duplicates:
         judged = nearly_again(judged, [before, preferences], params.filter.near_duplicates)
-    sound = judged.filter(pl.col("fault").is_null())
-    twice = sound.filter(pl.col("id").is_duplicated())["id"]
-    if len(twice):
-        raise ValueError(
-            f"id {twice[0]!r} stands in {preferences} or {before} more than once, as do {twice.n_unique() - 1} others; an id names one pair, rename them"
-        )
+    check_ids(judged, f"{preferences} or {before}")
     judged = cap(judged, name, rows)
-    told = accounts(judged, name, json.loads(prepared.read_text()), json.loads(before_account.read_text()))
+    made, so_far = (json.loads(file.read_text(encoding="utf-8")) for file in (prepared, before_account))
+    told = accounts(judged, name, made, so_far)
     drops = {rule: count for rule, count in told[name]["drops"].items() if count}
     if not told[name]["rows_out"]:
-        raise ValueError(
-            f"{preferences}: none of {len(new):,} pairs is kept, drops {drops}; take the set out of the mix or loosen its rules"
-        )
+        remedy = "take the set out of the mix or loosen its rules"
+        raise ValueError(f"{preferences}: none of {len(new):,} pairs is kept, drops {drops}; {remedy}")
     keep, size = judged["fault"].is_null().to_numpy(), len(judged) - len(new)
     with pq.ParquetWriter(mixed, pq.read_schema(preferences)) as writer:
         for batch in kept([(before, keep[:size]), (preferences, keep[size:])]):
             writer.write_batch(batch)
-    account.write_text(json.dumps(told, indent=2) + "\n")
+    account.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     print(f"filter {name}: {len(new):,} pairs -> {told[name]['rows_out']:,}, drops {drops}; {keep.sum():,} in the mix")

@@ -13,5 +13,5 @@ from stages.data import pair_format
 
 def main(params: Any, *, mixed: Path, account: Path) -> None:
     pq.write_table(pair_format.SCHEMA.empty_table(), mixed)
-    account.write_text("{}\n")
+    account.write_text("{}\n", encoding="utf-8")
     print("mix_start: an empty mix")

@@ -8,7 +8,6 @@ Source  Broder 1997 (MinHash); 16 bands of 8 hashes find a pair of similarity 0.
         with 0.9999
 """
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +15,7 @@ import polars as pl
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] (compiled, without stubs)
 
 from stages.data import overlap
+from stages.words import words
 
 BANDS, WIDTH, WORDS, SEED = 16, 8, 3, 6
 PARTS = ["prompt", "chosen", "rejected"]
@@ -32,9 +32,8 @@ def tokens(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """
     found = [overlap.phrases(frame[part], WORDS) for part in PARTS]
     rows = np.concatenate([row for row, _ in found])
-    hashes = np.concatenate(
-        [hashed ^ np.uint64(k * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) for k, (_, hashed) in enumerate(found)]
-    )
+    marks = [np.uint64(k * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) for k in range(len(PARTS))]
+    hashes = np.concatenate([hashed ^ mark for mark, (_, hashed) in zip(marks, found, strict=True)])
     order = np.argsort(rows, kind="stable")
     return rows[order], hashes[order]
 
@@ -60,16 +59,15 @@ def candidates(table: np.ndarray) -> set[tuple[int, int]]:
         order = np.argsort(table[:, k], kind="stable")
         same = np.flatnonzero(table[order[1:], k] == table[order[:-1], k]) + 1
         first = np.searchsorted(table[order, k], table[order[same], k])
-        found |= set(zip(order[first].tolist(), order[same].tolist(), strict=True)) | set(
-            zip(order[same - 1].tolist(), order[same].tolist(), strict=True)
-        )
+        for earlier in (first, same - 1):
+            found |= set(zip(order[earlier].tolist(), order[same].tolist(), strict=True))
     return found
 
 
 def grams(text: str) -> set[tuple[str, ...]]:
-    """The phrases themselves; words as overlap.phrases cuts them."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    return set(zip(*(words[k:] for k in range(WORDS)), strict=False)) or {tuple(words)}
+    """The phrases themselves, of the words that overlap.phrases hashes."""
+    found = words(text)
+    return set(zip(*(found[k:] for k in range(WORDS)), strict=False)) or {tuple(found)}
 
 
 def alike(a: tuple[str, ...], b: tuple[str, ...], threshold: float) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from stages import words
+
 MESSAGE = pl.element().struct
 
 
@@ -28,9 +30,8 @@ def prompt_key(prompt: pl.Expr | None = None) -> pl.Expr:
     spacing = r"[^\S ]\s*| \s+"  # as \s+, but for single spaces, which are left where they are: five times as fast
     text = MESSAGE.field("content").str.to_lowercase().str.replace_all(spacing, " ").str.strip_chars()
     turns = pl.col("prompt") if prompt is None else prompt
-    return turns.list.eval(
-        pl.concat_str(MESSAGE.field("role").fill_null("?"), pl.lit(": "), text.fill_null(""))
-    ).list.join("\n")
+    said = pl.concat_str(MESSAGE.field("role").fill_null("?"), pl.lit(": "), text.fill_null(""))
+    return turns.list.eval(said).list.join("\n")
 
 
 def prompt_hash() -> pl.Expr:
@@ -45,12 +46,8 @@ def question_hash() -> pl.Expr:
 
 def questions(files: list[Path]) -> pl.Series:
     """question_hash of every prompt in the files."""
-    return pl.concat(
-        [
-            pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["prompt"]))).select(question_hash()).to_series()
-            for file in files
-        ]
-    )
+    prompts = [pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["prompt"]))) for file in files]
+    return pl.concat([frame.select(question_hash()).to_series() for frame in prompts])
 
 
 def text(messages: str) -> pl.Expr:
@@ -62,13 +59,14 @@ def phrases(texts: pl.Series, n: int) -> tuple[np.ndarray, np.ndarray]:
     """(index of the text, uint64 hash) of every phrase of n words, in lower case and without punctuation; a text of
     fewer words is one phrase.
     """
-    words = texts.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").fill_null([])
-    counts = words.list.len().to_numpy().astype(np.int64)
-    hashes = words.filter(pl.Series(counts > 0)).explode().hash(seed=3).to_numpy()
+    found = texts.str.to_lowercase().str.extract_all(words.LETTERS_AND_DIGITS).fill_null([])
+    counts = found.list.len().to_numpy().astype(np.int64)
+    hashes = found.filter(pl.Series(counts > 0)).explode().hash(seed=3).to_numpy()
     index = np.repeat(np.arange(len(texts)), counts)
     left = np.repeat(np.cumsum(counts), counts) - np.arange(len(hashes))  # words from here to the end of the text
+    # a polynomial of the words' hashes, modulo 2^64; words past the end of the text count 0
     total = np.zeros(len(hashes), np.uint64)
-    for k in range(n):  # a polynomial of the words' hashes, modulo 2^64; words past the end of the text count 0
+    for k in range(n):
         ahead = np.zeros(len(hashes), np.uint64)
         ahead[: max(0, len(hashes) - k)] = hashes[k:]
         total = total * np.uint64(0x9E3779B97F4A7C15) + np.where(left > k, ahead, np.uint64(0))

@@ -103,16 +103,27 @@ def all_pairs(name: str, answers: pl.DataFrame) -> pl.DataFrame:
     first = pl.col("score") >= pl.col("score_b")
     better, worse = (pl.when(side).then("text").otherwise("text_b") for side in (first, ~first))
     made = both.select(
-        id=pl.format(f"{name}-{{}}-{{}}-{{}}", "row", "k", "k_b"), prompt="prompt", chosen=message("assistant", better), rejected=message("assistant", worse),
-        margin=(pl.col("score") - pl.col("score_b")).abs(), chosen_finished=True, rejected_finished=True,
+        id=pl.format(f"{name}-{{}}-{{}}-{{}}", "row", "k", "k_b"),
+        prompt="prompt",
+        chosen=message("assistant", better),
+        rejected=message("assistant", worse),
+        margin=(pl.col("score") - pl.col("score_b")).abs(),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=first_rule(not_rated=pl.col("score").is_null() | pl.col("score_b").is_null()),
-    )  # fmt: skip
+    )
     single = answers.join(both, on="row", how="anti").unique("row", keep="first", maintain_order=True)
     none = pl.lit(None, made.schema["chosen"])
     alone = single.select(
-        id=pl.format(f"{name}-{{}}", "row"), prompt="prompt", chosen=none, rejected=none, margin=pl.lit(None, pl.Float64),
-        chosen_finished=True, rejected_finished=True, drop=pl.lit("too_few_answers"),
-    )  # fmt: skip
+        id=pl.format(f"{name}-{{}}", "row"),
+        prompt="prompt",
+        chosen=none,
+        rejected=none,
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
+        drop=pl.lit("too_few_answers"),
+    )
     return pl.concat([made, alone])
 
 

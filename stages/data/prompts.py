@@ -33,7 +33,7 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
     field = next((name for name in FORMS if name in found.names), None)
     if not field:
         raise ValueError(f"{file}: fields {found.names}, none of them {FORMS}; rename the one that holds the prompt")
-    fields = [(field, pa.string() if releases.is_text(found.field(field).type) else MESSAGES)]
+    fields = [(field, releases.text_or_messages(found.field(field).type))]
     if "id" in found.names:
         fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     return pa.schema(fields)
@@ -48,17 +48,13 @@ def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
     for file in releases.files(raw):
         fields = declared(releases.peek(file), file)
         asked, turn = pl.col(fields.names[0]), pl.element().struct
-        messages = (
-            asked.list.eval(pl.struct(turn.field("role"), turn.field("content")))
-            if fields.field(0).type == MESSAGES
-            else None
-        )
+        prompt = pair_format.message("user", asked)
+        if fields.field(0).type == MESSAGES:
+            prompt = asked.list.eval(pl.struct(turn.field("role"), turn.field("content")))
         number = pl.format("{}-{}", pl.lit(releases.name(raw, file)), "row")
         own_id = pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in fields.names else number
         for frame, unread in releases.batches(releases.Release("prompts", fields), file):
-            frames.append(
-                frame.select(id=own_id, prompt=pair_format.message("user", asked) if messages is None else messages)
-            )
+            frames.append(frame.select(id=own_id, prompt=prompt))
             drops += unread
     return pl.concat(frames), drops
 
@@ -73,37 +69,26 @@ def choose(rows: pl.DataFrame) -> tuple[pl.DataFrame, Counter]:
     once = judged.filter(pl.col("drop").is_null()).unique("key", keep="first", maintain_order=True)
     twice = once.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
     if len(twice):
-        raise ValueError(
-            f"id {twice[0]!r} stands for several prompts, and {len(twice) - 1} more ids do; an id names one prompt, rename them"
-        )
-    order = (
-        once.select(pl.col("key").map_elements(lambda text: hashlib.sha256(text.encode()).hexdigest(), pl.String))
-        .to_series()
-        .arg_sort()
-    )
-    broken = Counter(judged["drop"].drop_nulls().to_list())
-    return once.select("id", "prompt")[order], broken + Counter(duplicate=len(rows) - broken.total() - len(once))
+        rule = f"stands for several prompts, and {len(twice) - 1} more ids do"
+        raise ValueError(f"id {twice[0]!r} {rule}; an id names one prompt, rename them")
+    hashed = once["key"].map_elements(lambda text: hashlib.sha256(text.encode()).hexdigest(), pl.String)
+    drops = Counter(judged["drop"].drop_nulls().to_list())
+    drops += Counter(duplicate=len(rows) - drops.total() - len(once))
+    return once.select("id", "prompt")[hashed.arg_sort()], drops
 
 
 def main(params: Any, raw: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
     rows, drops = read(raw)
     kept, dropped = choose(rows)
     drops += dropped
-    ends = [params.prompts.test, params.prompts.test + params.prompts.validation]
-    if len(kept) <= ends[1]:
-        raise ValueError(
-            f"{len(kept)} prompts are left, drops {dict(drops)}; test and validation alone take {ends[1]}; lower prompts.test"
-        )
-    for path, part in ((test, kept[: ends[0]]), (validation, kept[ends[0] : ends[1]]), (pool, kept[ends[1] :])):
-        pq.write_table(pa.Table.from_pylist(part.to_dicts(), SCHEMA), path)
-    counts = {
-        "rows_in": len(kept) + drops.total(),
-        "rows_out": len(kept),
-        "test": ends[0],
-        "validation": ends[1] - ends[0],
-        "pool": len(kept) - ends[1],
-    }
-    metrics.write_text(json.dumps(counts | {"drops": drops}, indent=2) + "\n")
-    print(
-        f"prompts: {counts['rows_in']} -> {counts['pool']} pool, {counts['validation']} validation, {counts['test']} test, drops {dict(drops)}"
-    )
+    first, apart = params.prompts.test, params.prompts.test + params.prompts.validation
+    if len(kept) <= apart:
+        told = f"{len(kept)} prompts are left, drops {dict(drops)}"
+        raise ValueError(f"{told}; test and validation alone take {apart}; lower prompts.test")
+    parts = {"test": kept[:first], "validation": kept[first:apart], "pool": kept[apart:]}
+    for name, path in {"test": test, "validation": validation, "pool": pool}.items():
+        pq.write_table(pa.Table.from_pylist(parts[name].to_dicts(), SCHEMA), path)
+    counts = {name: len(part) for name, part in parts.items()}
+    facts = {"rows_in": len(kept) + drops.total(), "rows_out": len(kept), **counts, "drops": drops}
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"prompts: {facts['rows_in']} -> {counts}, drops {dict(drops)}")

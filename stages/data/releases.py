@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from stages.messages import MESSAGES
+
 BATCH = 20_000  # rows
 ROWS = (".parquet", ".jsonl", ".jsonl.gz")
 CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
@@ -44,11 +46,22 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
+def text_or_messages(kind: pa.DataType) -> pa.DataType:
+    """What a column of either is declared as."""
+    return pa.string() if is_text(kind) else MESSAGES
+
+
+def short(error: Exception) -> str:
+    """The first 200 characters of an error, on one line."""
+    return " ".join(str(error).split())[:200]
+
+
 def fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether a column can stand for the declared one: more struct fields and wider numbers are welcome."""
     if pa.types.is_struct(wanted):
         return pa.types.is_struct(found) and all(
-            found.get_field_index(f.name) >= 0 and fits(found.field(f.name).type, f.type) for f in wanted.fields
+            found.get_field_index(field.name) >= 0 and fits(found.field(field.name).type, field.type)
+            for field in wanted.fields
         )
     if pa.types.is_list(wanted):
         return (pa.types.is_list(found) or pa.types.is_large_list(found)) and fits(found.value_type, wanted.value_type)
@@ -61,30 +74,29 @@ def check_fields(release: Release, found: pa.Schema, where: str) -> None:
     """Raise ValueError for a field that is gone or of another type."""
     for field in release.fields:
         if found.get_field_index(field.name) < 0:
-            raise ValueError(
-                f"{where}: {release.name} has no field {field.name!r}, only {found.names}; its form has changed, pin the revision that had it"
-            )
-        if not fits(found.field(field.name).type, field.type):
-            raise ValueError(
-                f"{where}: {release.name}.{field.name} is {found.field(field.name).type}, not {field.type}; pin the revision in which it was"
-            )
+            rule = f"has no field {field.name!r}, only {found.names}"
+            raise ValueError(f"{where}: {release.name} {rule}; its form has changed, pin the revision that had it")
+        kind = found.field(field.name).type
+        if not fits(kind, field.type):
+            rule = f"is {kind}, not {field.type}"
+            raise ValueError(f"{where}: {release.name}.{field.name} {rule}; pin the revision in which it was")
 
 
 def read_pin(raw: Path) -> dict:
     """A pin. Raises ValueError unless it names data set, split and a 40-digit commit."""
-    pin = json.loads(raw.read_text())
+    pin = json.loads(raw.read_text(encoding="utf-8"))
     if not isinstance(pin, dict):
         raise ValueError(f"{raw}: is no pin of a hub data set; rows come as .jsonl, .jsonl.gz or .parquet")
     if not re.fullmatch(r"[0-9a-f]{40}", pin.get("revision") or "") or not pin.get("dataset") or not pin.get("split"):
-        raise ValueError(
-            f"{raw}: {pin} must name dataset, split and the 40-digit commit as revision, so that the run can be repeated; pin it"
-        )
+        rule = "must name dataset, split and the 40-digit commit as revision, so that the run can be repeated"
+        raise ValueError(f"{raw}: {pin} {rule}; pin it")
     return pin
 
 
 def hub_batches(release: Release, raw: Path) -> Iterator[pa.Table]:
     """The pinned data set, memory-mapped. Raises ValueError where the hub cannot be reached."""
     pin = read_pin(raw)
+    which = f"{pin['dataset']} at {pin['revision']}"
     import datasets
 
     for folder in pin.get("data_dirs") or [None]:
@@ -98,27 +110,24 @@ def hub_batches(release: Release, raw: Path) -> Iterator[pa.Table]:
                 revision=pin["revision"],
             )
         except OSError as error:  # no route, no such name, a hub that answers 500
-            raise ValueError(
-                f"{raw}: {pin['dataset']} at {pin['revision']} cannot be fetched ({' '.join(str(error).split())[:200]}); go online, or download it "
-                f"elsewhere and name its folder of .parquet or .jsonl files as this set's raw in params.yaml"
-            ) from error
+            remedy = (
+                "go online, or download it elsewhere and name its folder of .parquet or .jsonl files as this set's raw"
+            )
+            raise ValueError(f"{raw}: {which} cannot be fetched ({short(error)}); {remedy} in params.yaml") from error
         assert isinstance(rows, datasets.Dataset)
-        check_fields(release, rows.features.arrow_schema, f"{pin['dataset']} at {pin['revision']}")
+        check_fields(release, rows.features.arrow_schema, which)
         yield from rows.select_columns(release.fields.names or rows.column_names).with_format("arrow").iter(BATCH)
 
 
 def parquet_batches(release: Release, file: Path) -> Iterator[pa.Table]:
     try:
-        content = pq.ParquetFile(
-            file, pre_buffer=False
-        )  # what is buffered stays in memory until the file is closed: 1.4 KB a row
+        # what is buffered stays in memory until the file is closed: 1.4 KB a row
+        content = pq.ParquetFile(file, pre_buffer=False)
         check_fields(release, content.schema_arrow, str(file))
         for batch in content.iter_batches(BATCH, columns=release.fields.names):
             yield pa.table(batch)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{file}: not a whole parquet file ({' '.join(str(error).split())[:200]}); fetch it again"
-        ) from error
+        raise ValueError(f"{file}: not a whole parquet file ({short(error)}); fetch it again") from error
 
 
 def chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
@@ -135,9 +144,8 @@ def chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file}: {error}; the file is cut off or damaged, copy it again") from error
     if not last.endswith(b"\n") and not parsed(last):
-        raise ValueError(
-            f"{file}: the last line has no end, the file is cut off; copy it again (it has {number - 1:,} lines)"
-        )
+        lines = f"it has {number - 1:,} lines"
+        raise ValueError(f"{file}: the last line has no end, the file is cut off; copy it again ({lines})")
 
 
 def parsed(line: bytes) -> dict | None:
@@ -164,9 +172,7 @@ def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -
         try:
             records.append(pa.Table.from_pylist([record], release.fields))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-            raise ValueError(
-                f"{file}:{number}: {release.name}: {' '.join(str(error).split())[:200]}; mend or delete the line"
-            ) from error
+            raise ValueError(f"{file}:{number}: {release.name}: {short(error)}; mend or delete the line") from error
     return pa.concat_tables(records or [release.fields.empty_table()]), drops
 
 
@@ -176,18 +182,13 @@ def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Coun
         known = opening(lines) if first == 1 else {}
         gone = [name for name in release.fields.names if first == 1 and name not in known]
         if gone:
-            raise ValueError(
-                f"{file}: {release.name} has no field {gone[0]!r}, only {list(known)}; its form has changed, or this is another file"
-            )
+            rule = f"has no field {gone[0]!r}, only {list(known)}"
+            raise ValueError(f"{file}: {release.name} {rule}; its form has changed, or this is another file")
         text = b"".join(lines)
         try:
             text.decode()
-            yield (
-                pyarrow.json.read_json(
-                    pa.BufferReader(text), pyarrow.json.ReadOptions(block_size=len(text) + 1), options
-                ),
-                Counter(),
-            )
+            one_block = pyarrow.json.ReadOptions(block_size=len(text) + 1)
+            yield pyarrow.json.read_json(pa.BufferReader(text), one_block, options), Counter()
         except (UnicodeDecodeError, pa.ArrowInvalid):
             yield line_by_line(release, file, first, lines)
 
@@ -200,9 +201,9 @@ def files(raw: Path) -> list[Path]:
     found = [raw] if raw.is_file() else sorted(f for f in raw.rglob("*") if f.is_file())
     rows, pins = [f for f in found if f.name.endswith(ROWS)], [f for f in found if f.suffix == ".json"]
     if bool(rows) == bool(pins):
-        raise ValueError(
-            f"{raw}: {len(rows)} files of {', '.join(ROWS)} and {len(pins)} .json pins; name a file, a folder of files or a folder of pins"
-        )
+        kinds = ", ".join(ROWS)
+        told = f"{len(rows)} files of {kinds} and {len(pins)} .json pins"
+        raise ValueError(f"{raw}: {told}; name a file, a folder of files or a folder of pins")
     return rows or pins
 
 
@@ -232,18 +233,14 @@ def peek(raw: Path) -> pa.Schema:
         try:
             return pq.read_schema(first)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(
-                f"{first}: not a whole parquet file ({' '.join(str(error).split())[:200]}); fetch it again"
-            ) from error
+            raise ValueError(f"{first}: not a whole parquet file ({short(error)}); fetch it again") from error
     record = next((opening(lines) for _, lines in chunks(first)), {})
     if not record:
         raise ValueError(f"{first}: no line is a JSON object; is this the right file?")
     try:
         return pa.Table.from_pylist([record]).schema
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(
-            f"{first}: a field has values of several types ({' '.join(str(error).split())[:200]}); mend the file"
-        ) from error
+        raise ValueError(f"{first}: a field has values of several types ({short(error)}); mend the file") from error
 
 
 def batches(release: Release, raw: Path) -> Batches:
@@ -260,10 +257,8 @@ def tables(release: Release, raw: Path) -> Iterator[tuple[pa.Table, Counter]]:
         if file.name.endswith((".jsonl", ".jsonl.gz")):
             yield from jsonl_batches(release, file)
         else:
-            yield from (
-                (table, Counter())
-                for table in (parquet_batches if file.suffix == ".parquet" else hub_batches)(release, file)
-            )
+            read = parquet_batches if file.suffix == ".parquet" else hub_batches
+            yield from ((table, Counter()) for table in read(release, file))
 
 
 def whole(frames: Batches) -> Batches:

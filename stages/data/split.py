@@ -21,21 +21,19 @@ def is_heldout(keys: list[str], share: float) -> np.ndarray:
     """(N,) bool, decided by a hash of each prompt, so that all its pairs fall on one side and new rows move no old
     ones.
     """
-    return np.array(
-        [int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") < share * 2**32 for key in keys], bool
-    )
+    hashes = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") for key in keys]
+    return np.array([hashed < share * 2**32 for hashed in hashes], bool)
 
 
 def main(params: Any, mixed: Path, account: Path, *, train: Path, heldout: Path, metrics: Path) -> None:
-    rows = {source: {"train": 0, "heldout": 0} for source in json.loads(account.read_text())}
+    rows = {source: {"train": 0, "heldout": 0} for source in json.loads(account.read_text(encoding="utf-8"))}
     with (
         pq.ParquetWriter(train, pair_format.SCHEMA) as for_train,
         pq.ParquetWriter(heldout, pair_format.SCHEMA) as for_heldout,
     ):
         for batch in pair_format.stored(mixed):
-            keys = (
-                pl.DataFrame(pl.from_arrow(batch.select(["prompt"]))).select(overlap.prompt_key()).to_series().to_list()
-            )
+            prompts = pl.DataFrame(pl.from_arrow(batch.select(["prompt"])))
+            keys = prompts.select(overlap.prompt_key()).to_series().to_list()
             held = is_heldout(keys, params.split.heldout_share)
             for name, writer, mask in (("train", for_train, ~held), ("heldout", for_heldout, held)):
                 part = batch.select(pair_format.SCHEMA.names).filter(mask)
@@ -44,8 +42,7 @@ def main(params: Any, mixed: Path, account: Path, *, train: Path, heldout: Path,
                     rows[source][name] += count
     total = {name: sum(row[name] for row in rows.values()) for name in ("train", "heldout")}
     if not all(total.values()):
-        raise ValueError(
-            f"{sum(total.values())} pairs leave {total['train']} to train and {total['heldout']} held out, both need some; change split.heldout_share"
-        )
-    metrics.write_text(json.dumps(rows, indent=2) + "\n")
+        sides = f"{total['train']} to train and {total['heldout']} held out"
+        raise ValueError(f"{sum(total.values())} pairs leave {sides}, both need some; change split.heldout_share")
+    metrics.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(f"split: {total['train']:,} pairs train, {total['heldout']:,} are held out, of {len(rows)} sets")

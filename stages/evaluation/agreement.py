@@ -23,8 +23,8 @@ def right(first: float, second: float) -> float:
 
 def accuracy(hits: list[float], confidence: float) -> dict[str, Any]:
     """The share of hits with Wilson's interval, which stays within 0 and 1."""
-    low, high = proportion_confint(sum(hits), len(hits), alpha=1 - confidence, method="wilson")
-    interval = [round(float(low), 4), round(float(high), 4)]
+    ends = proportion_confint(sum(hits), len(hits), alpha=1 - confidence, method="wilson")
+    interval = [round(end, 4) for end in np.array(ends).tolist()]
     return {"accuracy": round(fmean(hits), 4), "interval": interval, "pairs": len(hits)}
 
 

@@ -11,7 +11,7 @@ def interval(values: np.ndarray, resamples: int, confidence: float, seed: int) -
     alone has no spread.
     """
     if len(values) == 1:
-        return [round(float(values[0]), 4)] * 2
+        return [float(values.round(4)[0])] * 2
     found = stats.bootstrap(
         (values,),
         np.mean,
@@ -20,5 +20,4 @@ def interval(values: np.ndarray, resamples: int, confidence: float, seed: int) -
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    low, high = found.confidence_interval
-    return [round(float(low), 4), round(float(high), 4)]
+    return np.array(found.confidence_interval).round(4).tolist()

@@ -34,8 +34,8 @@ def svg(draw: Callable[[Any], Any]) -> str:
     import matplotlib
 
     matplotlib.use("svg")
-    stable = {"svg.hashsalt": "report", "svg.fonttype": "none"}
-    matplotlib.rcParams.update(stable | {"axes.spines.top": False, "axes.spines.right": False})
+    matplotlib.rc("svg", hashsalt="report", fonttype="none")
+    matplotlib.rc("axes.spines", top=False, right=False)
     from matplotlib import pyplot as plt
 
     text, figure = io.StringIO(), draw(plt)

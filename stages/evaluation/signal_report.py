@@ -15,7 +15,7 @@ from typing import Any
 from stages.evaluation import html_pages, reward_bench_sections, signal_pictures
 
 DATA_FILES = ["templates/signals.html.jinja"]
-SECTIONS = {
+COLUMNS = {
     "chat": "chat",
     "chat_hard": "chat hard",
     "safety": "safety",
@@ -65,7 +65,7 @@ def measures(fact: dict[str, Any], best: list[dict], yardstick: str, confidence:
 
 def published(shown: list[str]) -> list[list[str]]:
     """The rows of the paper's Table 1 under these columns; none where they have nothing there."""
-    columns = [SECTIONS[name] for name in reward_bench_sections.SECTIONS]
+    columns = [COLUMNS[name] for name in reward_bench_sections.SECTIONS]
     lines = []
     for name, scores in reward_bench_sections.TABLE_1.items():
         row = dict(zip(columns, map(str, scores), strict=True))
@@ -79,7 +79,7 @@ def signals_table(facts: dict[str, Any], best: dict[str, Any], confidence: float
     """
     made = {}
     for name, fact in facts.items():
-        sections = {title: section(fact, key) for key, title in SECTIONS.items()}
+        sections = {title: section(fact, key) for key, title in COLUMNS.items()}
         made[name] = sections | measures(fact, best["signals"][name], best["yardstick"], confidence)
     columns = next(iter(made.values()))
     shown = [column for column in columns if any(row[column] for row in made.values())]

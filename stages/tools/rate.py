@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from stages import shards
 from stages.evaluation import html_pages, reward_bench, signal, signal_report
 from stages.guard import params
 from stages.signals import pairs_as_candidates
@@ -49,11 +50,12 @@ def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any
 
     Raises ValueError where there is no pair.
     """
-    pairs, candidates, scores = (scratch / f"{name}.parquet" for name in ("pairs", "candidates", "scores"))
+    pairs, candidates, scores = scratch / "pairs.parquet", scratch / "candidates", scratch / "scores"
     reward_bench.main(settings, raw, pairs=pairs, account=scratch / "account.json")
-    pairs_as_candidates.main(settings, pairs, candidates=candidates)
+    sides = pairs_as_candidates.laid_out(pairs)
+    shards.write(candidates, sides, pairs_as_candidates.SCHEMA, most=max(1, len(sides)))
     reward_model.main(settings, model, candidates, scores=scores)
-    rows, _ = signal.judged(pq.read_table(pairs).to_pylist(), pq.read_table(scores).to_pylist())
+    rows, _ = signal.with_rewards(pq.read_table(pairs).to_pylist(), shards.read(scores))
     if not rows:
         remedy = "put RewardBench's files there, or name a file of prompt, chosen, rejected"
         raise ValueError(f"{raw}: holds no judged pairs; {remedy}")

@@ -86,6 +86,25 @@ def without_blanks(collate: Callable[[list[dict]], dict]) -> Callable[[list[dict
     return collated
 
 
+def gathering_any_length(accelerator: Any) -> Callable[[Any], Any]:
+    """accelerator.gather, but a process may have fewer rows of a tensor than another, as where it had blank ones.
+
+    TRL gathers its metrics row by row.
+    """
+    import torch
+
+    gather = accelerator.gather
+
+    def gathered(tensor: Any) -> Any:
+        if not tensor.dim():
+            return gather(tensor)
+        lengths = gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+        parts = gather(accelerator.pad_across_processes(tensor)).chunk(len(lengths))
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    return gathered
+
+
 class Ordered:
     """Mixed into a trainer: its rows come in the order above; where they have a `length`, in tokens, sorted by it."""
 
@@ -93,6 +112,7 @@ class Ordered:
         super().__init__(*args, **kwargs)
         if BLANK in self.train_dataset.column_names:
             self.data_collator = without_blanks(self.data_collator)
+            self.accelerator.gather = gathering_any_length(self.accelerator)
 
     def _set_signature_columns_if_needed(self: Any) -> None:
         super()._set_signature_columns_if_needed()  # pyright: ignore[reportAttributeAccessIssue]

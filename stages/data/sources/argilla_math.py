@@ -27,10 +27,15 @@ RELEASE = releases.Release("argilla_math", pa.schema(FIELDS), pairs=2_418)
 
 def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     return raw.select(
-        id=pl.format("argilla_math-{}", "row"), prompt=pair_format.message("user", pl.col("instruction")),
-        chosen=pair_format.message("assistant", pl.col("chosen_response")), rejected=pair_format.message("assistant", pl.col("rejected_response")),
-        margin=pl.col("chosen_rating") - pl.col("rejected_rating"), chosen_finished=True, rejected_finished=True, drop=pl.lit(None, pl.String),
-    )  # fmt: skip
+        id=pl.format("argilla_math-{}", "row"),
+        prompt=pair_format.message("user", pl.col("instruction")),
+        chosen=pair_format.message("assistant", pl.col("chosen_response")),
+        rejected=pair_format.message("assistant", pl.col("rejected_response")),
+        margin=pl.col("chosen_rating") - pl.col("rejected_rating"),
+        chosen_finished=True,
+        rejected_finished=True,
+        drop=pl.lit(None, pl.String),
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

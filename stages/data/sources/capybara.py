@@ -29,12 +29,18 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     c, r = pl.col("chosen"), pl.col("rejected")
     context = c.list.head(c.list.len() - 1)
     return raw.select(
-        id=pl.format("capybara-{}", "row"), prompt=context, chosen=c.list.tail(1), rejected=r.list.tail(1),
-        margin=pl.col("chosen_rating") - pl.col("rejected_rating"), chosen_finished=True, rejected_finished=True,
+        id=pl.format("capybara-{}", "row"),
+        prompt=context,
+        chosen=c.list.tail(1),
+        rejected=r.list.tail(1),
+        margin=pl.col("chosen_rating") - pl.col("rejected_rating"),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=pair_format.first_rule(
-            no_answer=((c.list.len() < 2) | (r.list.len() < 2)).fill_null(True), context_differs=context != r.list.head(r.list.len() - 1)
+            no_answer=((c.list.len() < 2) | (r.list.len() < 2)).fill_null(True),
+            context_differs=context != r.list.head(r.list.len() - 1),
         ),
-    )  # fmt: skip
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

@@ -18,9 +18,11 @@ from stages.data import pair_format, releases
 RESPONSES = pa.list_(pa.struct([("model", pa.string()), ("response", pa.string())]))
 RATINGS = pa.list_(pa.struct([("model", pa.string()), ("rating", pa.string())]))
 RELEASE = releases.Release(
-    "code_ultrafeedback", pa.schema([("instruction", pa.string()), ("responses", RESPONSES), ("annotations", RATINGS)]), pairs=50_156,
+    "code_ultrafeedback",
+    pa.schema([("instruction", pa.string()), ("responses", RESPONSES), ("annotations", RATINGS)]),
+    pairs=50_156,
     differs="the paper's set compares ratings as text and lets N/A win; here they are numbers",
-)  # fmt: skip
+)
 
 
 def pairs(raw: pl.DataFrame) -> pl.DataFrame:

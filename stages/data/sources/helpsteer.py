@@ -31,9 +31,12 @@ def pairs(raw: pl.DataFrame, aspects: list[str]) -> pl.DataFrame:
     valid = pl.all_horizontal(pl.col(aspects).is_between(0, 4).fill_null(False))
     first = pl.col("row").first().over("prompt")
     answers = raw.select(
-        row=first, prompt=pair_format.message("user", pl.col("prompt")), k=pl.int_range(pl.len()).over("prompt"), text="response",
+        row=first,
+        prompt=pair_format.message("user", pl.col("prompt")),
+        k=pl.int_range(pl.len()).over("prompt"),
+        text="response",
         score=pl.when(valid).then(pl.mean_horizontal(aspects)),
-    )  # fmt: skip
+    )
     return pair_format.all_pairs(RELEASE.name, answers)
 
 

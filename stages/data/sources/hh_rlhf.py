@@ -31,10 +31,15 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
         same_answer=c.list.last().str.slice(1).str.strip_chars() == r.list.last().str.slice(1).str.strip_chars(),
     )
     return cut.select(
-        id=pl.format("hh_rlhf-{}", "row"), prompt=pair_format.messages(c.list.slice(1, c.list.len() - 2)),
-        chosen=pair_format.messages(c.list.tail(1)), rejected=pair_format.messages(r.list.tail(1)),
-        margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True, drop=drop,
-    )  # fmt: skip
+        id=pl.format("hh_rlhf-{}", "row"),
+        prompt=pair_format.messages(c.list.slice(1, c.list.len() - 2)),
+        chosen=pair_format.messages(c.list.tail(1)),
+        rejected=pair_format.messages(r.list.tail(1)),
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
+        drop=drop,
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

@@ -35,15 +35,21 @@ def pairs(raw: pl.DataFrame, rejected: str) -> pl.DataFrame:
     )
     first, last = a.list.get(0, null_on_oob=True).struct, a.list.get(other, null_on_oob=True).struct
     return ranked.select(
-        id=pl.format("nectar-{}", "row"), prompt=pair_format.messages(t.list.slice(1, t.list.len() - 2)),
-        chosen=pair_format.message("assistant", first.field("answer")), rejected=pair_format.message("assistant", last.field("answer")),
-        margin=last.field("rank") - first.field("rank"), chosen_finished=True, rejected_finished=True,
+        id=pl.format("nectar-{}", "row"),
+        prompt=pair_format.messages(t.list.slice(1, t.list.len() - 2)),
+        chosen=pair_format.message("assistant", first.field("answer")),
+        rejected=pair_format.message("assistant", last.field("answer")),
+        margin=last.field("rank") - first.field("rank"),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=pair_format.first_rule(
             too_few_answers=(a.list.len() < 2).fill_null(True),
             label_out_of_range=pl.col("answers").list.eval(~rank.is_between(1, 7).fill_null(False)).list.any(),
-            not_a_transcript=((t.list.len() < 3) | (t.list.first() != "") | (t.list.last().str.strip_chars() != "A")).fill_null(True),
+            not_a_transcript=(
+                (t.list.len() < 3) | (t.list.first() != "") | (t.list.last().str.strip_chars() != "A")
+            ).fill_null(True),
         ),
-    )  # fmt: skip
+    )
 
 
 def main(params: Any, name: str, raw: Path, rejected: str, *, preferences: Path, metrics: Path) -> None:

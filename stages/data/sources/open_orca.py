@@ -19,9 +19,11 @@ from stages.data import pair_format, releases
 
 FIELDS = [(name, pa.string()) for name in ("system", "input", "chosen", "rejected", "status")]
 RELEASE = releases.Release(
-    "open_orca", pa.schema([*FIELDS, ("chosen_score", pa.float64()), ("in_gsm8k_train", pa.bool_())]), pairs=6_926,
+    "open_orca",
+    pa.schema([*FIELDS, ("chosen_score", pa.float64()), ("in_gsm8k_train", pa.bool_())]),
+    pairs=6_926,
     differs="the paper's filter is not published; here the publisher's advice",
-)  # fmt: skip
+)
 
 
 def pairs(raw: pl.DataFrame, min_chosen_score: float) -> pl.DataFrame:
@@ -29,14 +31,22 @@ def pairs(raw: pl.DataFrame, min_chosen_score: float) -> pl.DataFrame:
     silent = pl.col("system").fill_null("").str.strip_chars() == ""
     score = pl.col("chosen_score")
     return raw.select(
-        id=pl.format("open_orca-{}", "row"), prompt=pl.when(silent).then(user).otherwise(pl.concat_list(pair_format.message("system", pl.col("system")), user)),
-        chosen=pair_format.message("assistant", pl.col("chosen")), rejected=pair_format.message("assistant", pl.col("rejected")),
-        margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
+        id=pl.format("open_orca-{}", "row"),
+        prompt=pl.when(silent)
+        .then(user)
+        .otherwise(pl.concat_list(pair_format.message("system", pl.col("system")), user)),
+        chosen=pair_format.message("assistant", pl.col("chosen")),
+        rejected=pair_format.message("assistant", pl.col("rejected")),
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=pair_format.first_rule(
-            tie=(pl.col("status") == "tie").fill_null(True), not_rated=score.is_null(), low_score=score < min_chosen_score,
+            tie=(pl.col("status") == "tie").fill_null(True),
+            not_rated=score.is_null(),
+            low_score=score < min_chosen_score,
             in_gsm8k=pl.col("in_gsm8k_train").fill_null(True),
         ),
-    )  # fmt: skip
+    )
 
 
 def main(params: Any, name: str, raw: Path, min_chosen_score: float, *, preferences: Path, metrics: Path) -> None:

@@ -35,10 +35,18 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     first = pl.when(safe_0 != safe_1).then(safe_0).otherwise(better == 0)
     chosen, rejected = (pl.when(side).then("response_0").otherwise("response_1") for side in (first, ~first))
     return raw.select(
-        id=pl.format("pku_saferlhf-{}", "row"), prompt=pair_format.message("user", pl.col("prompt")), chosen=pair_format.message("assistant", chosen),
-        rejected=pair_format.message("assistant", rejected), margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
-        drop=pair_format.first_rule(label_out_of_range=~better.is_in([0, 1]).fill_null(False), no_safety_label=safe_0.is_null() | safe_1.is_null()),
-    )  # fmt: skip
+        id=pl.format("pku_saferlhf-{}", "row"),
+        prompt=pair_format.message("user", pl.col("prompt")),
+        chosen=pair_format.message("assistant", chosen),
+        rejected=pair_format.message("assistant", rejected),
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
+        drop=pair_format.first_rule(
+            label_out_of_range=~better.is_in([0, 1]).fill_null(False),
+            no_safety_label=safe_0.is_null() | safe_1.is_null(),
+        ),
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

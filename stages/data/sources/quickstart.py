@@ -29,13 +29,11 @@ def check(raw: pl.DataFrame) -> None:
     """Raise ValueError for a record without conversation, two responses or a choice."""
     responses, choice = pl.col("responses").struct, pl.col("annotation").struct.field("choice")
     texts = [responses.field(side).struct.field("text").is_null() for side in "AB"]
-    wrong = raw.filter(
-        pl.any_horizontal(*texts, pl.col("conversation").is_null(), ~choice.is_in(["A", "B", "tie"]).fill_null(False))
-    )
+    no_choice = ~choice.is_in(["A", "B", "tie"]).fill_null(False)
+    wrong = raw.filter(pl.any_horizontal(*texts, pl.col("conversation").is_null(), no_choice))
     if len(wrong):
-        raise ValueError(
-            f"record {wrong['id'][0]} lacks a conversation, the text of a response, or a choice of A, B or tie; mend or delete it"
-        )
+        rule = "lacks a conversation, the text of a response, or a choice of A, B or tie"
+        raise ValueError(f"record {wrong['id'][0]} {rule}; mend or delete it")
 
 
 def pairs(raw: pl.DataFrame) -> pl.DataFrame:
@@ -49,10 +47,15 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
         pl.when(second).then(responses.field("B")).otherwise(responses.field("A")).struct for second in (b, ~b)
     )
     return raw.select(
-        id=pl.col("id").cast(pl.String), prompt=pl.col("conversation").list.eval(speaker), chosen=pair_format.message("assistant", better.field("text")),
-        rejected=pair_format.message("assistant", worse.field("text")), margin=pl.when(tie).then(0.0).otherwise(note.field("strength").cast(pl.Float64)),
-        chosen_finished=better.field("finish_reason") == "stop", rejected_finished=worse.field("finish_reason") == "stop", drop=pl.lit(None, pl.String),
-    )  # fmt: skip
+        id=pl.col("id").cast(pl.String),
+        prompt=pl.col("conversation").list.eval(speaker),
+        chosen=pair_format.message("assistant", better.field("text")),
+        rejected=pair_format.message("assistant", worse.field("text")),
+        margin=pl.when(tie).then(0.0).otherwise(note.field("strength").cast(pl.Float64)),
+        chosen_finished=better.field("finish_reason") == "stop",
+        rejected_finished=worse.field("finish_reason") == "stop",
+        drop=pl.lit(None, pl.String),
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

@@ -59,10 +59,15 @@ def pairs(raw: pl.DataFrame, min_ratio: float, kept: pl.Series) -> pl.DataFrame:
     better, worse = (pl.when(side).then("human_ref_A").otherwise("human_ref_B") for side in (a, ~a))
     over = ~pl.col("row").is_in(kept.implode())
     return raw.select(
-        id=pl.format("shp-{}", "row"), prompt=pair_format.message("user", pl.col("history")), chosen=pair_format.message("assistant", better),
-        rejected=pair_format.message("assistant", worse), margin=ratio(), chosen_finished=True, rejected_finished=True,
+        id=pl.format("shp-{}", "row"),
+        prompt=pair_format.message("user", pl.col("history")),
+        chosen=pair_format.message("assistant", better),
+        rejected=pair_format.message("assistant", worse),
+        margin=ratio(),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=pl.coalesce(fault(min_ratio), pair_format.first_rule(over_pairs_per_post=over)),
-    )  # fmt: skip
+    )
 
 
 def main(

@@ -34,13 +34,19 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     side = lambda k: pl.col("summaries").list.get(k, null_on_oob=True).struct.field("text")  # noqa: E731
     chosen, rejected = (pl.when(choice == k).then(side(0)).otherwise(side(1)) for k in (0, 1))
     return raw.select(
-        id=pl.format("summarize-{}", "row"), prompt=pair_format.message("user", pl.coalesce(post, article)), chosen=pair_format.message("assistant", chosen),
-        rejected=pair_format.message("assistant", rejected), margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
+        id=pl.format("summarize-{}", "row"),
+        prompt=pair_format.message("user", pl.coalesce(post, article)),
+        chosen=pair_format.message("assistant", chosen),
+        rejected=pair_format.message("assistant", rejected),
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
         drop=pair_format.first_rule(
-            label_out_of_range=~choice.is_in([0, 1]).fill_null(False), not_two_summaries=(pl.col("summaries").list.len() != 2).fill_null(True),
+            label_out_of_range=~choice.is_in([0, 1]).fill_null(False),
+            not_two_summaries=(pl.col("summaries").list.len() != 2).fill_null(True),
             no_text=pl.coalesce(post, article).is_null(),
         ),
-    )  # fmt: skip
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

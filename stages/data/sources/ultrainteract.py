@@ -16,9 +16,11 @@ from stages.data import pair_format, releases
 
 TRAJECTORY = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
 RELEASE = releases.Release(
-    "ultrainteract", pa.schema([("trajectory", TRAJECTORY), ("chosen", pa.string()), ("rejected", pa.string())]), pairs=161_927,
+    "ultrainteract",
+    pa.schema([("trajectory", TRAJECTORY), ("chosen", pa.string()), ("rejected", pa.string())]),
+    pairs=161_927,
     differs="the paper's filter of the 219,522 rows is not published; none is applied here",
-)  # fmt: skip
+)
 ROLES = {"user": "user", "assistant": "assistant"}
 
 
@@ -27,10 +29,17 @@ def pairs(raw: pl.DataFrame) -> pl.DataFrame:
     role = turn.field("from").replace_strict(ROLES, default=None)
     steps = pl.col("trajectory").list.eval(pl.struct(role.alias("role"), turn.field("value").alias("content")))
     return raw.select(
-        id=pl.format("ultrainteract-{}", "row"), prompt=steps, chosen=pair_format.message("assistant", pl.col("chosen")),
-        rejected=pair_format.message("assistant", pl.col("rejected")), margin=pl.lit(None, pl.Float64), chosen_finished=True, rejected_finished=True,
-        drop=pair_format.first_rule(unknown_role=pl.col("trajectory").list.eval(role.is_null()).list.any().fill_null(True)),
-    )  # fmt: skip
+        id=pl.format("ultrainteract-{}", "row"),
+        prompt=steps,
+        chosen=pair_format.message("assistant", pl.col("chosen")),
+        rejected=pair_format.message("assistant", pl.col("rejected")),
+        margin=pl.lit(None, pl.Float64),
+        chosen_finished=True,
+        rejected_finished=True,
+        drop=pair_format.first_rule(
+            unknown_role=pl.col("trajectory").list.eval(role.is_null()).list.any().fill_null(True)
+        ),
+    )
 
 
 def main(params: Any, name: str, raw: Path, *, preferences: Path, metrics: Path) -> None:

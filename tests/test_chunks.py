@@ -1,0 +1,418 @@
+"""Rows through a worker: cut into chunks of whole prompts, each kept, none lost or done twice, whatever dies."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages import rows, shards
+from stages.guard import chunks, integrity
+from stages.guard.params import load
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A worker: the length of each text; a line in `log` for each chunk it begins.
+
+    It is killed by the kernel at the text `fatal` so often as `lives` says, loses the row `lost`, doubles `twice`.
+    """
+
+    log: Path
+    fatal: str = ""
+    lives: int = 0
+    lost: str = ""
+    twice: str = ""
+    seconds: float = 0.0
+    columns: ClassVar[pa.Schema] = pa.schema([("length", pa.int64()), ("share", pa.float64())])
+
+    def load(self) -> rows.Work:
+        def count(asked: list[dict], tick: rows.Tick) -> list[dict]:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(" ".join(row["text"] for row in asked) + "\n")
+            time.sleep(self.seconds)
+            begun = self.log.read_text(encoding="utf-8").splitlines()
+            deaths = sum(self.fatal in line.split() for line in begun)
+            if deaths <= self.lives and any(row["text"] == self.fatal for row in asked):
+                os.kill(os.getpid(), signal.SIGKILL)
+            made = [row | {"length": len(row["text"]), "share": 1 / 3} for row in asked if row["text"] != self.lost]
+            return made[::-1] + [row for row in made if row["text"] == self.twice]
+
+        return count
+
+    def begun(self) -> list[str]:
+        return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+
+
+def in_a_process(
+    worker: rows.Worker, dealt: list[rows.Chunk], tick: rows.Tick
+) -> Iterator[tuple[rows.Chunk, list[dict]]]:
+    """Each chunk in a process of its own, from nothing but what was pickled."""
+    for chunk in dealt:
+        ends, other = multiprocessing.Pipe()
+        child = multiprocessing.get_context("spawn").Process(target=compute, args=(worker, chunk, other))
+        child.start()
+        other.close()
+        try:
+            yield chunk, ends.recv()
+        except EOFError:
+            child.join()
+            raise rows.WorkerDied(chunk, f"worker {child.pid} ended with {child.exitcode}") from None
+        child.join()
+
+
+def compute(worker: rows.Worker, chunk: rows.Chunk, ends: Any) -> None:
+    ends.send(chunk.finish(worker.load(), lambda number: None))
+
+
+def texts(*prompts: tuple[str, int]) -> list[dict]:
+    """Rows of so many samples for each prompt."""
+    return [{"id": name, "sample": k, "text": f"{name}{k}"} for name, number in prompts for k in range(number)]
+
+
+ROWS = texts(("a", 2), ("b", 2), ("c", 2))
+LENGTHS = [row | {"length": 2, "share": 1 / 3} for row in ROWS]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STAGE_KEY", "key")
+    return tmp_path / "home/rows/key"
+
+
+prompts = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 5)), max_size=8, unique_by=lambda p: p[0])
+
+
+@given(prompts, st.integers(1, 12))
+def test_a_cut_holds_every_row_once_in_order_and_divides_no_prompt(numbers, most):
+    given_rows = texts(*numbers)
+    parts = shards.cut(given_rows, most)
+    assert [row for part in parts for row in part] == given_rows
+    homes = {name: {k for k, part in enumerate(parts) if any(row["id"] == name for row in part)} for name, _ in numbers}
+    assert all(len(where) == 1 for where in homes.values())
+    assert all(len(part) <= most or len({row["id"] for row in part}) == 1 for part in parts)
+    for part, following in itertools.pairwise(parts):  # none could have taken the next prompt as well
+        first = [row for row in following if row["id"] == following[0]["id"]]
+        assert len(part) + len(first) > most
+
+
+def test_rows_of_a_prompt_that_lie_apart_come_into_one_part():
+    mixed = [*texts(("a", 1)), *texts(("b", 2)), {"id": "a", "sample": 1, "text": "a1"}]
+    assert [[row["text"] for row in part] for part in shards.cut(mixed, 2)] == [["a0", "a1"], ["b0", "b1"]]
+
+
+SCHEMA = pa.schema([("id", pa.string()), ("sample", pa.int32()), ("text", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("most", "names", "sizes"), [(4, 2, [4, 2]), (3, 3, [2, 2, 2]), (1, 3, [2, 2, 2]), (99, 1, [6])]
+)
+def test_shards_are_cut_by_rows_and_hold_a_prompt_at_least(tmp_path, most, names, sizes):
+    assert shards.write(tmp_path / "s", ROWS, SCHEMA, most) == names
+    files = shards.files(tmp_path / "s")
+    assert [file.name for file in files] == [f"shard-{k:05d}.parquet" for k in range(names)]
+    assert [pq.read_metadata(file).num_rows for file in files] == sizes
+    assert shards.read(tmp_path / "s") == ROWS
+
+
+def test_no_rows_make_one_empty_shard_and_a_folder_without_a_shard_is_an_error(tmp_path):
+    assert shards.write(tmp_path / "s", [], SCHEMA, 4) == 1
+    assert shards.read(tmp_path / "s") == [] and pq.read_schema(tmp_path / "s/shard-00000.parquet").equals(SCHEMA)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty holds no shard; run `rm -rf \S+empty` and"):
+        shards.read(tmp_path / "empty")
+
+
+@given(prompts, prompts, st.integers(1, 12))
+def test_every_row_has_its_own_result_whatever_the_chunks(tmp_path_factory, one, other, size):
+    worker = Counted(tmp_path_factory.mktemp("log") / "log")
+    parts = [texts(*one), texts(*other)]  # the same ids may stand in both: they are two prompts
+    found = rows.mapped(parts, worker, "count", size)
+    assert found == [[row | {"length": 2, "share": 1 / 3} for row in part] for part in parts]
+    assert len(worker.begun()) == sum(len(shards.cut(part, size)) for part in parts if part)
+
+
+def test_a_row_that_a_worker_loses_or_doubles_is_named_and_so_is_one_that_is_given_twice(tmp_path):
+    for change, told in (
+        ({"lost": "b1"}, "b/1 went in 1 times and came out 0"),
+        ({"twice": "c0"}, "c/0 .* came out 2"),
+    ):
+        with pytest.raises(ValueError, match=f"row {told} times; this is a bug of the worker"):
+            rows.mapped([ROWS], Counted(tmp_path / "log", **change), "count", 2)
+    with pytest.raises(ValueError, match="row a/0 stands 2 times among the 7 given"):
+        rows.mapped([[*ROWS, ROWS[0]]], Counted(tmp_path / "log"), "count", 2)
+
+
+def test_what_is_kept_is_not_done_again_and_no_model_is_loaded_for_it(home, tmp_path, capsys):
+    first = Counted(tmp_path / "first")
+    assert rows.mapped([ROWS], first, "count", 2) == [LENGTHS] and len(list(home.iterdir())) == 3
+    again = Counted(tmp_path / "again")
+    object.__setattr__(again, "load", None)  # to load it would be an error
+    assert rows.mapped([ROWS], again, "count", 2) == [LENGTHS]
+    assert "3 of 3 chunks were finished by an earlier run" in capsys.readouterr().out
+
+
+def test_chunks_of_other_rows_another_question_or_another_run_are_not_taken(home, tmp_path, monkeypatch):
+    worker = Counted(tmp_path / "log")
+    rows.mapped([ROWS], worker, "count", 2)
+    changed = [row | {"text": "long"} if row["text"] == "b0" else row for row in ROWS]
+    assert rows.mapped([changed], worker, "count", 2)[0][2]["length"] == 4 and len(worker.begun()) == 4
+    rows.mapped([ROWS], worker, "count something else", 2)
+    assert len(worker.begun()) == 7
+    monkeypatch.setenv("STAGE_KEY", "another")
+    rows.mapped([ROWS], worker, "count", 2)
+    assert len(worker.begun()) == 10
+    monkeypatch.delenv("STAGE_KEY")
+    before = sorted(home.parent.rglob("*"))
+    assert rows.mapped([ROWS], worker, "count", 2) == [LENGTHS] and sorted(home.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty", "of other rows", "no columns"])
+def test_a_damaged_chunk_is_named_and_done_again(home, tmp_path, capsys, damage):
+    worker = Counted(tmp_path / "log")
+    rows.mapped([ROWS], worker, "count", 2)
+    file, other = sorted(home.iterdir())[:2]
+    content = file.read_bytes()
+    place = content.index(bytes(pa.array([1 / 3]).buffers()[1])[:8])  # of a value on a page of data
+    spoilt = {
+        "cut short": content[: len(content) // 2],
+        "a flipped bit": content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :],
+        "empty": b"",
+        "of other rows": other.read_bytes(),
+    }
+    if damage == "no columns":
+        pq.write_table(pa.table({"x": [1, 2]}), file)
+    else:
+        file.write_bytes(spoilt[damage])
+    assert rows.mapped([ROWS], worker, "count", 2) == [LENGTHS]
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith(f"{file} is no whole chunk (") for line in said) == 1
+    assert len(worker.begun()) == 4 and file.read_bytes() == content
+
+
+def test_a_worker_that_dies_is_named_and_its_chunk_is_done_again_once(home, tmp_path, capsys):
+    worker = Counted(tmp_path / "log", fatal="b1", lives=1)
+    assert rows.mapped([ROWS], worker, "count", 2, deal=in_a_process) == [LENGTHS]
+    assert worker.begun() == ["a0 a1", "b0 b1", "b0 b1", "c0 c1"]
+    assert re.search(r"worker \d+ ended with -9 in the chunk b/0 to b/1, which is done again", capsys.readouterr().out)
+
+
+def test_a_worker_that_dies_twice_on_a_chunk_ends_the_stage_and_what_is_finished_stays(home, tmp_path):
+    worker = Counted(tmp_path / "log", fatal="b1", lives=9)
+    with pytest.raises(ValueError, match=r"worker \d+ ended with -9 in the chunk b/0 to b/1, the second time there"):
+        rows.mapped([ROWS], worker, "count", 2, deal=in_a_process)
+    assert len(list(home.iterdir())) == 1
+    healed = Counted(tmp_path / "healed")
+    assert rows.mapped([ROWS], healed, "count", 2) == [LENGTHS] and healed.begun() == ["b0 b1", "c0 c1"]
+
+
+def both(worker: Counted, ends: Any) -> None:
+    ends.send(rows.mapped([ROWS], worker, "count", 2))
+
+
+def test_two_runs_at_once_do_each_other_no_harm(home, tmp_path):
+    worker, context = Counted(tmp_path / "log", seconds=0.2), multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(2)]
+    runs = [context.Process(target=both, args=(worker, other)) for _, other in pipes]
+    for run in runs:
+        run.start()
+    assert [ends.recv() for ends, _ in pipes] == [[LENGTHS], [LENGTHS]]
+    for run in runs:
+        run.join()
+    assert len(list(home.iterdir())) == 3 and all(file.suffix == ".parquet" for file in home.iterdir())
+
+
+def test_a_folder_that_the_other_runs_guard_takes_away_costs_nothing_but_the_chunks_in_it(home, tmp_path):
+    class Cleared(Counted):
+        def load(self) -> rows.Work:
+            count = super().load()
+
+            def cleared(asked: list[dict], tick: rows.Tick) -> list[dict]:
+                shutil.rmtree(home, ignore_errors=True)
+                return count(asked, tick)
+
+            return cleared
+
+    assert rows.mapped([ROWS], Cleared(tmp_path / "log"), "count", 2) == [LENGTHS] and len(list(home.iterdir())) == 1
+
+
+def test_every_worker_can_be_described_to_another_machine(tmp_path, runtime):
+    from stages.sampling import engine
+    from stages.signals import comparison, endpoint, forward, judge, pairwise
+    from stages.training import reference
+
+    model, layout = Path("models/x"), forward.layout(runtime)
+    served = endpoint.Served("name", 20, "http://x", 4)
+    asked = judge.Judge(model, Path("t.jinja"), "float32", layout, served)
+    for worker in (
+        engine.Sampler(model, "float32", 1, 64, 80, False, engine.Layout(1, 0.5, 1, 1)),
+        forward.Rewards(model, "float32", layout),
+        forward.Logprobs(model, "float32", layout),
+        comparison.Ranker(comparison.Local(model, pairwise.question, "float32", layout), "tournament"),
+        comparison.Ranker(asked, "all_pairs"),
+        judge.Preferences(asked),
+        reference.Reference(model, "float32", False, layout),
+    ):
+        there = pickle.loads(pickle.dumps(worker))
+        assert there == worker and there.columns.equals(worker.columns)
+
+
+SCORER = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from stages.signals.scorers import reward_model
+model, candidates, scores = map(Path, sys.argv[1:])
+runtime = SimpleNamespace(threads=1, forward_batch_tokens=64)
+reward_model.main(SimpleNamespace(dtype="float32", runtime=runtime), model, candidates, scores=scores)
+"""
+
+
+@pytest.fixture
+def reward(tiny_model, tmp_path) -> Path:
+    """A reward model with a random head."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from stages import chat
+
+    torch.manual_seed(0)
+    tokenizer = chat.load_tokenizer(tiny_model)
+    options = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
+    AutoModelForSequenceClassification.from_pretrained(tiny_model, **options).save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    return tmp_path / "reward"
+
+
+def score(reward: Path, candidates: Path, scores: Path) -> None:
+    from stages.signals.scorers import reward_model
+
+    runtime = SimpleNamespace(threads=1, forward_batch_tokens=64)
+    reward_model.main(SimpleNamespace(dtype="float32", runtime=runtime), reward, candidates, scores=scores)
+
+
+def candidates(folder: Path, number: int, rows_per_shard: int) -> Path:
+    """Answers of unlike lengths, four to a prompt."""
+    from stages.signals import pairs_as_candidates
+
+    said = [
+        {
+            "id": f"p{n // 4}",
+            "sample": n % 4,
+            "prompt": [{"role": "user", "content": f"Tell me about {n // 4}."}],
+            "completion": "bees and honey " * (n % 7 + 1),
+            "finished": n % 3 > 0,
+        }
+        for n in range(number)
+    ]
+    shards.write(folder, said, pairs_as_candidates.SCHEMA, rows_per_shard)
+    return folder
+
+
+def content(folder: Path) -> list[bytes]:
+    return [file.read_bytes() for file in shards.files(folder)]
+
+
+def test_a_scorer_that_is_killed_goes_on_and_ends_with_the_same_bytes(reward, tmp_path, home, monkeypatch, capsys):
+    asked = candidates(tmp_path / "candidates", 1280, 640)  # 10 chunks in two shards
+    words = [sys.executable, "-c", SCORER, str(reward), str(asked), str(tmp_path / "killed")]
+    run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while run.poll() is None and len(list(home.glob("*.parquet"))) < 2:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
+    kept = len(list(home.glob("*.parquet")))
+    assert 2 <= kept < 10
+    score(reward, asked, tmp_path / "resumed")
+    assert f"reward_model: {kept} of 10 chunks were finished by an earlier run" in capsys.readouterr().out
+    shutil.move(reward, tmp_path / "gone")  # all is kept now: a second scoring wants no model
+    score(reward, asked, tmp_path / "again")
+    monkeypatch.delenv("STAGE_KEY")
+    score(tmp_path / "gone", asked, tmp_path / "undisturbed")
+    assert content(tmp_path / "resumed") == content(tmp_path / "again") == content(tmp_path / "undisturbed")
+
+
+def test_the_cut_of_shards_changes_no_score(reward, tmp_path):
+    scores = []
+    for most in (4, 20, 10_000):
+        asked = candidates(tmp_path / f"candidates-{most}", 40, most)
+        score(reward, asked, tmp_path / f"scores-{most}")
+        scores.append(shards.read(tmp_path / f"scores-{most}"))
+        names = [[file.name for file in shards.files(tmp_path / f"{kind}-{most}")] for kind in ("candidates", "scores")]
+        assert names[0] == names[1] and len(names[0]) == max(1, 40 // most)
+    assert scores[0] == scores[1] == scores[2] and len(scores[0]) == 40
+
+
+def test_the_key_of_chunks_follows_what_decides_them_and_nothing_else(tmp_path):
+    params = load(ROOT / "params.yaml")
+    (tmp_path / "rows.parquet").write_bytes(b"rows")
+    reads = {"reward": tmp_path / "rows.parquet", "iteration": "pi0"}
+
+    def key(stage: str = "sampling.respond", **changes: Any) -> str:
+        return chunks.key(stage, reads, params.model_copy(update=changes), ROOT)
+
+    base = key()
+    generate, runtime = (
+        params.generate.model_copy(update={"max_new_tokens": 2}),
+        params.runtime.model_copy(update={"threads": 1}),
+    )
+    assert key(runtime=runtime) == base and key(rank=params.rank.model_copy(update={"min_margin": 9.0})) == base
+    assert len({base, key(generate=generate), key(seed=9), key(dtype="bfloat16"), key("signals.measure")}) == 5
+    reads["iteration"] = "pi1"
+    other = key()
+    (tmp_path / "rows.parquet").write_bytes(b"other rows")
+    assert len({base, other, key()}) == 3
+
+
+def test_chunks_go_once_the_outputs_are_published_and_stay_while_they_are_not(tmp_path):
+    folder = tmp_path / "rows/name"
+    with pytest.raises(ValueError, match="no"), chunks.kept("name", tmp_path):
+        assert (os.environ["STAGE_HOME"], os.environ["STAGE_KEY"]) == (str(tmp_path), "name")
+        folder.mkdir(parents=True)
+        raise ValueError("no")
+    assert folder.exists() and "STAGE_KEY" not in os.environ
+    with chunks.kept("name", tmp_path):
+        pass
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("harm", ["edited", "removed", "added"])
+def test_a_shard_that_was_edited_removed_or_added_by_hand_is_refused_by_name(tmp_path, monkeypatch, harm):
+    monkeypatch.chdir(tmp_path)
+    shards.write(Path("s"), ROWS, SCHEMA, 2)
+    files = [{"md5": integrity.md5(file), "relpath": file.name} for file in shards.files(Path("s"))]
+    wanted = integrity.digest(Path("s"))
+    listing = integrity.CACHE / wanted[:2] / wanted[2:]
+    listing.parent.mkdir(parents=True)
+    listing.write_text(json.dumps(files), encoding="utf-8")
+    integrity.check_recorded(Path("s"), wanted)
+    victim = Path("s/shard-00001.parquet")
+    if harm == "edited":
+        pq.write_table(pa.Table.from_pylist(ROWS, SCHEMA), victim)
+    elif harm == "removed":
+        victim.unlink()
+    else:
+        shutil.copy(victim, "s/shard-00003.parquet")
+    named = "s" if harm == "added" else str(victim)
+    with pytest.raises(ValueError, match=rf"^{re.escape(named)} is damaged or edited: .* run `dvc checkout --force s`"):
+        integrity.check_recorded(Path("s"), wanted)
