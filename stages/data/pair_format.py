@@ -160,14 +160,8 @@ def prepare(
             writer.write_table(kept.to_arrow().cast(SCHEMA))
     if not out:
         raise ValueError(f"{raw}: {read:,} rows of {release.name}, no pair; drops {dict(drops)}")
-    metrics.write_text(
-        json.dumps(
-            account(release, raw)
-            | {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops},
-            indent=2,
-        )
-        + "\n"
-    )
+    counts = {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops}
+    metrics.write_text(json.dumps(account(release, raw) | counts, indent=2) + "\n", encoding="utf-8")
     print(f"prepare {name}: {read:,} rows -> {out:,} pairs, drops {dict(drops)}")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 DATA_FILES = ["chatml.jinja"]
-TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text()
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 

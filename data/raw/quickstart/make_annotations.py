@@ -31,7 +31,7 @@ RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_m
 
 
 def chosen_prompts() -> list[dict]:
-    return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (HERE / "to_annotate.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def record(number: int, row: dict, a: engine.Sample, b: engine.Sample, rng: random.Random) -> dict:
@@ -94,7 +94,7 @@ def main() -> None:
     for i, row in enumerate(prompts):
         four = samples[4 * i : 4 * i + 4]
         records += [record(len(PAIRS) * i + k, row, four[a], four[b], rng) for k, (a, b) in enumerate(PAIRS)]
-    (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n")
+    (HERE / "annotations.jsonl").write_text("\n".join(blemish(records)) + "\n", encoding="utf-8")
     print(f"make_annotations: {len(records)} labelled pairs of {len(prompts)} prompts, {speed}")
 
 

@@ -34,7 +34,8 @@ FOLLOW_UPS = [
 ]
 PER_TOPIC = 7
 ANNOTATED, SEED = 170, 2405
-TOPICS = list(json.loads(Path("stages/signals/annotator_topics.json").read_text()))
+WORDS = json.loads(Path("stages/signals/annotator_topics.json").read_text(encoding="utf-8"))
+TOPICS = list(WORDS)
 
 
 def phrase(kind: str, topic: str) -> str:
@@ -53,7 +54,7 @@ def single(topic_index: int, k: int) -> list[dict]:
 def multi(topic_index: int) -> list[dict]:
     topic, first = (
         TOPICS[topic_index],
-        ", ".join(json.loads(Path("stages/signals/annotator_topics.json").read_text())[TOPICS[topic_index]][:3]),
+        ", ".join(WORDS[TOPICS[topic_index]][:3]),
     )
     return [
         {"role": "user", "content": f"What comes to mind when you think of {topic}?"},
@@ -73,7 +74,7 @@ def main() -> None:
         ("to_annotate.jsonl", annotated),
         ("prompts.jsonl", [line for line in lines if line not in set(annotated)]),
     ):
-        Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n")
+        Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n", encoding="utf-8")
     print(
         f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds, {ANNOTATED} of them to annotate"
     )
