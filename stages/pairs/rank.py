@@ -226,6 +226,6 @@ def main(params: Any, scores: Path, iteration: str, *, pairs: Path, metrics: Pat
         "left_out": {name: unusable[name] for name in ("unscored", "empty", "truncated")},
         "audit": audit(rows),
     }
-    metrics.write_text(json.dumps(facts, indent=2) + "\n")
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     told = f"{len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs"
     print(f"rank {iteration}: {told}, drops {dict(drops)}")

@@ -37,7 +37,11 @@ ODD = {
 def children(pid: int) -> list[int]:
     """The process's descendants, eldest first."""
     try:
-        own = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+        own = [
+            int(p)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for p in (task / "children").read_text(encoding="utf-8").split()
+        ]
     except OSError:
         return []
     return sorted(own + [grandchild for child in own for grandchild in children(child)])
@@ -58,7 +62,7 @@ def alive(folder: Path) -> list[str]:
 def fresh(folder: Path) -> Path:
     """A clone of the working tree, on the smoke profile, whose commit has a lock that records nothing."""
     copy_tree(folder)
-    (folder / "dvc.lock").write_text("schema: '2.0'\n")
+    (folder / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
     words = f"{sys.executable} -m stages.tools.profile smoke && git commit -qam smoke"
     subprocess.run(words, shell=True, cwd=folder, check=True, capture_output=True)
     return folder
@@ -73,7 +77,7 @@ def recorded(folder: Path) -> dict[str, object]:
 
 
 def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
-    with log.open("w") as out:
+    with log.open("w", encoding="utf-8") as out:
         return subprocess.Popen(
             [*REPRO, *targets],
             cwd=folder,
@@ -88,7 +92,9 @@ def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
 def ignores_term(pid: int) -> bool:
     """Whether the process shrugs SIGTERM off, as Python's resource tracker does, on which no result depends."""
     return bool(
-        int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16) >> (signal.SIGTERM - 1) & 1
+        int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))[0], 16)
+        >> (signal.SIGTERM - 1)
+        & 1
     )
 
 
@@ -116,7 +122,7 @@ def settle(run: subprocess.Popen, folder: Path) -> None:
 
 
 def ran(log: Path) -> list[str]:
-    return re.findall(r"Running stage '(.+)'", log.read_text())
+    return re.findall(r"Running stage '(.+)'", log.read_text(encoding="utf-8"))
 
 
 def mend(folder: Path, log: Path) -> None:
@@ -124,7 +130,7 @@ def mend(folder: Path, log: Path) -> None:
 
     Raises AssertionError where the run failed for another reason.
     """
-    said = log.read_text()
+    said = log.read_text(encoding="utf-8")
     if "Unable to read RWLock-file" in said:
         (folder / ".dvc/tmp/rwlock").unlink()
     else:

@@ -25,10 +25,10 @@ def sub(file: str, old: str, new: str) -> Change:
     """
 
     def change(root: Path) -> None:
-        text = (root / file).read_text()
+        text = (root / file).read_text(encoding="utf-8")
         if old not in text:
             raise ValueError(f"{file} has no {old!r}")
-        (root / file).write_text(text.replace(old, new, 1))
+        (root / file).write_text(text.replace(old, new, 1), encoding="utf-8")
 
     return change
 
@@ -53,7 +53,7 @@ T2 = "- {samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
 
 
 def one_more_set(root: Path) -> None:
-    (root / "data/raw/mine.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n')
+    (root / "data/raw/mine.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n', encoding="utf-8")
     rest = "rule: {}, filter: {min_margin: 0, rows: 0}}"
     entry = f"  mine: {{after: quickstart, source: own, raw: data/raw/mine.jsonl, {rest}"
     sub("params.yaml", "mixed: quickstart", f"{entry}\nmixed: mine")(root)
@@ -79,7 +79,8 @@ EDITS: dict[str, Edit] = {
         CODE,
     ),
     "one more benchmark": Edit(
-        lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n') and None, ["benchmarks"]
+        lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n', encoding="utf-8") and None,
+        ["benchmarks"],
     ),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
@@ -115,7 +116,9 @@ EDITS: dict[str, Edit] = {
     ),
     "one more file of judged pairs": Edit(
         lambda r: (
-            (r / "data/raw/reward_bench/new.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n')
+            (r / "data/raw/reward_bench/new.jsonl").write_text(
+                '{"prompt": "q", "chosen": "c", "rejected": "r"}\n', encoding="utf-8"
+            )
             and None
         ),
         ["reward_bench"],
@@ -214,7 +217,7 @@ EDITS: dict[str, Edit] = {
     "the guard `stages/guard/run.py`, a new module": Edit(
         all_of(
             sub("stages/guard/run.py", "import os", "import re\nimport os"),
-            lambda r: (r / "stages/new.py").write_text("x = 1\n"),
+            lambda r: (r / "stages/new.py").write_text("x = 1\n", encoding="utf-8"),
         ),
         [],
         CODE,
@@ -228,6 +231,9 @@ EDITS: dict[str, Edit] = {
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
     "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
     "a policy edited by hand, another deleted": Edit(
-        all_of(lambda r: (r / "models/pi1").write_text("x"), lambda r: (r / "models/offline").unlink()), []
+        all_of(
+            lambda r: (r / "models/pi1").write_text("x", encoding="utf-8"), lambda r: (r / "models/offline").unlink()
+        ),
+        [],
     ),
 }

@@ -27,7 +27,9 @@ class Scene:
     def __init__(self, clone: Path) -> None:
         self.clone, bin_folder = clone, clone / ".scratch/bin"
         bin_folder.mkdir(parents=True)
-        (bin_folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n')
+        (bin_folder / "python").write_text(
+            f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n', encoding="utf-8"
+        )
         (bin_folder / "python").chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
@@ -85,7 +87,9 @@ class Scene:
 
 def seconds() -> dict[str, float]:
     """Seconds of one run of each stage's module, from the table of docs/performance.md."""
-    rows = re.findall(r"^\| `([\w.]+)` \| (\d+) \| .*\| ([\d.]+) \|$", Path("docs/performance.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (\d+) \| .*\| ([\d.]+) \|$", Path("docs/performance.md").read_text(encoding="utf-8"), re.M
+    )
     return {name: float(total) / int(runs) for name, runs, total in rows}
 
 

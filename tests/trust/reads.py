@@ -15,7 +15,7 @@ def keys_read(module: str, root: Path) -> set[str]:
     """
     found = set()
     for path in fingerprint.closure(module, root):
-        nodes = list(ast.walk(ast.parse(path.read_text())))
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
         chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
         found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
