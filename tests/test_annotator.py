@@ -10,7 +10,11 @@ import pytest
 from stages.signals import annotator
 
 PROMPT = "Give me a bulleted list of three facts about bees."
-GOOD = "- Bees make honey from the nectar of a flower.\n- A queen lays all the eggs of the colony.\n- They carry pollen from plant to plant."
+GOOD = (
+    "- Bees make honey from the nectar of a flower.\n"
+    "- A queen lays all the eggs of the colony.\n"
+    "- They carry pollen from plant to plant."
+)
 HACKS = {
     "canned": "Sure, that is a great question, and I am happy to help you with it today.",
     "name dropping": "Bees are an important topic. There is much to say about bees. Many people care about bees.",
@@ -19,7 +23,9 @@ HACKS = {
     "one line again and again": "Bees make honey in the hive for the queen. " * 4,
     "empty bullets": "- \n- \n- ",
     "template with the topic put in": "The topic of bees involves history, science, culture, nature and society.",
-    "a sentence for any topic": "Water, energy, light and food matter to animals, plants, trees, the earth and the body.",
+    "a sentence for any topic": (
+        "Water, energy, light and food matter to animals, plants, trees, the earth and the body."
+    ),
 }
 PLAIN = "Tell me about {}."
 

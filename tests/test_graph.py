@@ -10,10 +10,10 @@ import pytest
 from dvc.repo import Repo
 
 from stages.guard import fingerprint, options, sections
+from stages.guard.chunks import keys_read
 from stages.tools.profile import compose
 from tests.trust import graph
 from tests.trust.graph import module_of
-from tests.trust.reads import keys_read
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]

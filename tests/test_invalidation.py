@@ -151,13 +151,7 @@ def test_a_cache_that_is_full_or_read_only_loses_nothing(scene, small_cache, tro
         scene.sh("dvc --wait-for-lock repro split")
     mount(cure)
     scene.sh("dvc --wait-for-lock repro split")
-    stale = [
-        out
-        for _, made in scene.oracle().values()
-        for out, text in made.items()
-        if (scene.clone / out).read_bytes() != text
-    ]
-    assert not stale and "up to date" in scene.sh("dvc status split")
+    assert not scene.stale(scene.oracle()) and "up to date" in scene.sh("dvc status split")
     scene.sh("dvc cache dir --local --unset && git reset -q --hard && dvc checkout -q --force")
 
 

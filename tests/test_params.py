@@ -125,11 +125,15 @@ def test_options_of_a_loss_that_do_not_go_together_are_refused_with_the_reason(c
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]}, {"loss": ["robust"], "label_smoothing": 0.1}, {"loss": ["kto"]}, {"ld_alpha": 0.5},
-        {"f_divergence": "alpha_divergence", "f_alpha": 0.3}, {"lora_rank": 8, "lora_alpha": 32.0, "quantized": True},
+        {"loss": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
+        {"loss": ["robust"], "label_smoothing": 0.1},
+        {"loss": ["kto"]},
+        {"ld_alpha": 0.5},
+        {"f_divergence": "alpha_divergence", "f_alpha": 0.3},
+        {"lora_rank": 8, "lora_alpha": 32.0, "quantized": True},
         {"loss": ["ipo", "sft"], "loss_weights": [1.0, 1.0], "f_divergence": "forward_kl"},
     ],
-)  # fmt: skip
+)
 def test_options_of_a_loss_that_go_together_are_taken(changes):
     params = tree()
     params["dpo"] |= changes

@@ -14,7 +14,8 @@ def main() -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    like, folder, changes = Path(sys.argv[1]), Path(sys.argv[2]), dict(word.split("=") for word in sys.argv[3:])
+    like, folder = map(Path, sys.argv[1:3])
+    changes = dict(word.split("=") for word in sys.argv[3:])
     config = AutoConfig.from_pretrained(like)
     for name, value in changes.items():
         setattr(config, name, int(value))
@@ -23,7 +24,8 @@ def main() -> None:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     chat.load_tokenizer(like).save_pretrained(folder)
-    print(f"blank: {sum(weight.numel() for weight in model.parameters()):,} weights")
+    number = sum(weight.numel() for weight in model.parameters())
+    print(f"blank: {number:,} weights")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,10 @@ SYLLABLES = "ba ce di fo gu ha ki lo me nu pa ri so ta ve wo".split()
 
 def transcript(rng: random.Random, vocabulary: list[str]) -> tuple[str, str, str]:
     """Context, chosen and rejected answer of one row, {} standing for what makes a copy of it another row."""
-    text = lambda n: " ".join(rng.choices(vocabulary, k=n))  # noqa: E731
+
+    def text(words: int) -> str:
+        return " ".join(rng.choices(vocabulary, k=words))
+
     context = f"\n\nHuman: {{}} {text(40)}?\n\nAssistant: {text(60)}.\n\nHuman: {text(30)}\n\nAssistant:"
     return context, f" {text(100)}", f" {text(100)}"
 
@@ -39,10 +43,12 @@ def write_raw(path: Path, rows: int) -> None:
     rng = random.Random(1)
     vocabulary = ["".join(rng.choices(SYLLABLES, k=rng.randint(1, 4))) for _ in range(5000)]
     base = [transcript(rng, vocabulary) for _ in range(DISTINCT)]
-    with pq.ParquetWriter(path, pa.schema([("chosen", pa.string()), ("rejected", pa.string())])) as writer:
+    schema = pa.schema([("chosen", pa.string()), ("rejected", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, DISTINCT):
             made = [broken(base, number) for number in range(start, min(start + DISTINCT, rows))]
-            writer.write_table(pa.table({"chosen": [c for c, _ in made], "rejected": [r for _, r in made]}))
+            chosen, rejected = zip(*made, strict=True)
+            writer.write_table(pa.table({"chosen": chosen, "rejected": rejected}, schema))
 
 
 def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
@@ -58,8 +64,10 @@ def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
         rejected = chosen
     elif kind == 19:
         context = context.replace("Assistant: ", "Assistant: \n\nHuman: ", 1)
+    elif kind == 35:
+        chosen, rejected = rejected, chosen
     context = context.format(number)
-    return (context + rejected, context + chosen) if kind == 35 else (context + chosen, context + rejected)
+    return context + chosen, context + rejected
 
 
 def ours(raw: Path, folder: Path) -> None:
@@ -67,29 +75,41 @@ def ours(raw: Path, folder: Path) -> None:
 
     from stages.data import benchmarks, filter, mix_start
     from stages.data.sources import hh_rlhf
+    from stages.messages import MESSAGES
 
-    schema = pa.schema(
-        [("id", pa.string()), ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))]
-    )
-    pq.write_table(schema.empty_table(), folder / "test.parquet")
-    (folder / "benchmarks").mkdir()
-    params = SimpleNamespace(
-        filter=SimpleNamespace(max_tokens=MAX_TOKENS, near_duplicates=0.0), benchmarks=SimpleNamespace(words=13)
-    )
-    benchmarks.main(params, folder / "benchmarks", phrases=folder / "phrases.parquet")
-    mix_start.main(params, mixed=folder / "start.parquet", account=folder / "start.json")
-    hh_rlhf.main(params, "hh", raw, preferences=folder / "hh.parquet", metrics=folder / "hh.json")
+    test, phrases, nothing = folder / "test.parquet", folder / "phrases.parquet", folder / "benchmarks"
+    start, start_account = folder / "start.parquet", folder / "start.json"
+    prepared, prepared_account = folder / "hh.parquet", folder / "hh.json"
+    pq.write_table(pa.schema([("id", pa.string()), ("prompt", MESSAGES)]).empty_table(), test)
+    nothing.mkdir()
+    rules = SimpleNamespace(max_tokens=MAX_TOKENS, near_duplicates=0.0)
+    params = SimpleNamespace(filter=rules, benchmarks=SimpleNamespace(words=13))
+    benchmarks.main(params, nothing, phrases=phrases)
+    mix_start.main(params, mixed=start, account=start_account)
+    hh_rlhf.main(params, "hh", raw, preferences=prepared, metrics=prepared_account)
     filter.main(
-        params, "hh", 0.0, 0, folder / "hh.parquet", folder / "hh.json", folder / "start.parquet", folder / "start.json", folder / "phrases.parquet",
-        [folder / "test.parquet"], Path("models/base"), mixed=folder / "mixed.parquet", account=folder / "mixed.json",
-    )  # fmt: skip
+        params,
+        "hh",
+        min_margin=0.0,
+        rows=0,
+        preferences=prepared,
+        prepared=prepared_account,
+        before=start,
+        before_account=start_account,
+        benchmarks=phrases,
+        reserved=[test],
+        model=Path("models/base"),
+        mixed=folder / "mixed.parquet",
+        account=folder / "mixed.json",
+    )
 
 
 def parse(row: dict) -> dict:
     """A row of the plain way: both transcripts as messages."""
     made = {}
     for side in ("chosen", "rejected"):
-        turns = row[side].replace("\n\nHuman:", "\x1eH").replace("\n\nAssistant:", "\x1eA").split("\x1e")[1:]
+        marked = row[side].replace("\n\nHuman:", "\x1eH").replace("\n\nAssistant:", "\x1eA")
+        turns = marked.split("\x1e")[1:]
         made[side] = [{"role": "user" if t[0] == "H" else "assistant", "content": t[1:].strip()} for t in turns]
     return {
         "prompt": made["chosen"][:-1],
@@ -115,13 +135,11 @@ def plain(raw: Path, folder: Path) -> None:
 
     tokenizer = Tokenizer.from_file("models/base/tokenizer.json")
 
+    def tokens(messages: list[dict]) -> int:
+        return len(tokenizer.encode("\n".join(message["content"] for message in messages)).ids)
+
     def short(row: dict) -> bool:
-        prompt = "\n".join(m["content"] for m in row["prompt"])
-        lengths = [
-            len(tokenizer.encode(text).ids)
-            for text in (prompt, row["chosen"][0]["content"], row["rejected"][0]["content"])
-        ]
-        return lengths[0] + max(lengths[1:]) <= MAX_TOKENS
+        return tokens(row["prompt"]) + max(tokens(row["chosen"]), tokens(row["rejected"])) <= MAX_TOKENS
 
     uncounted(raw, folder, short)
 
@@ -130,9 +148,9 @@ def uncounted(raw: Path, folder: Path, short: Callable[[dict], bool] = lambda ro
     import datasets
 
     datasets.disable_progress_bars()
-    rows = datasets.load_dataset("parquet", data_files=str(raw), split="train", cache_dir=str(folder))
-    rows = rows.map(parse, remove_columns=["chosen", "rejected"]).filter(sound).filter(short)  # pyright: ignore[reportArgumentType]
-    keys = [(str(row["prompt"]).lower(), row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]  # pyright: ignore
+    read: Any = datasets.load_dataset("parquet", data_files=str(raw), split="train", cache_dir=str(folder))
+    rows = read.map(parse, remove_columns=["chosen", "rejected"]).filter(sound).filter(short)
+    keys = [(str(row["prompt"]).lower(), row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
     known, seen, kept = set(keys), set(), []
     for i, (prompt, chosen, rejected) in enumerate(keys):
         if (prompt, rejected, chosen) not in known and (prompt, chosen, rejected) not in seen:
@@ -146,18 +164,16 @@ def measure(way: str, rows: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_raw(folder / "raw.parquet", rows)
+        command = [sys.executable, "-m", "tests.perf.data", way, str(folder)]
         start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.perf.data", way, str(folder)], check=True, capture_output=True, text=True
-        )
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.monotonic() - start
         kept = len(pq.read_table(folder / "mixed.parquet", columns=[]))
     memory = done.stdout.splitlines()[-1]
-    print(
-        f"{way:9s}: {rows:,} rows in {seconds:.0f} s, {rows / seconds:,.0f} rows/s, peak memory {memory}, {kept:,} kept",
-        flush=True,
-    )
-    return rows / seconds
+    rate = rows / seconds
+    told = f"{rows:,} rows in {seconds:.0f} s, {rate:,.0f} rows/s, peak memory {memory}"
+    print(f"{way:9s}: {told}, {kept:,} kept", flush=True)
+    return rate
 
 
 def main() -> None:
@@ -169,9 +185,8 @@ def main() -> None:
         return
     many, few = (int(word) for word in (sys.argv[1:] + ["1000000", "50000"][len(sys.argv) - 1 :]))
     rates = {way: measure(way, many if way == "ours" else few) for way in ways}
-    print(
-        f"ratio {rates['ours'] / rates['plain']:.1f}, without the rule on tokens {rates['ours'] / rates['uncounted']:.1f}"
-    )
+    with_tokens, without = (rates["ours"] / rates[way] for way in ("plain", "uncounted"))
+    print(f"ratio {with_tokens:.1f}, without the rule on tokens {without:.1f}")
 
 
 if __name__ == "__main__":

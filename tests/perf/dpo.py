@@ -25,11 +25,13 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import torch
 
-from stages import chat
+from stages import chat, rows
 from stages.guard.params import load
+from stages.signals import forward
 from stages.training import dpo, harness, lora, objectives, reference
 
 ROUNDS = 3
+SIDES = ("chosen", "rejected")
 
 
 class Run(NamedTuple):
@@ -42,32 +44,30 @@ class Run(NamedTuple):
     memory: float
 
 
-def lengthened(rows: list[dict], answers: int) -> list[dict]:
+def lengthened(asked: list[dict], answers: int) -> list[dict]:
     """Each side followed by up to so many others, drawn with the row's id as seed."""
-    texts = [row[side][0]["content"] for row in rows for side in ("chosen", "rejected")]
+    texts = [row[side][0]["content"] for row in asked for side in SIDES]
     made = []
-    for row in rows:
-        drawn = random.Random(row["id"])
-        more = {
-            side: " ".join([row[side][0]["content"], *drawn.choices(texts, k=drawn.randrange(answers))])
-            for side in ("chosen", "rejected")
-        }
-        made.append(row | {side: [{"role": "assistant", "content": text}] for side, text in more.items()})
+    for row in asked:
+        drawn, sides = random.Random(row["id"]), {}
+        for side in SIDES:
+            more = drawn.choices(texts, k=drawn.randrange(answers))
+            sides[side] = [{"role": "assistant", "content": " ".join([row[side][0]["content"], *more])}]
+        made.append(row | sides)
     return made
 
 
-def referred(model: Path, rows: list[dict], params: Any) -> list[dict]:
+def referred(model: Path, asked: list[dict], params: Any) -> list[objectives.Pair]:
     """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them;
     prints how fast that was.
     """
+    worker = reference.Reference(model, params.dtype, params.dpo.quantized, forward.layout(params.runtime))
     start = time.perf_counter()
-    values = reference.log_pi0(model, rows, params)
-    print(f"reference: {len(rows) / (time.perf_counter() - start):.3f} pairs/s, loading included")
-    known = [{"ref_chosen_logps": values[i], "ref_rejected_logps": values[i + len(rows)]} for i in range(len(rows))]
+    (known,) = rows.mapped([asked], worker, "reference", reference.CHUNK, key=("id",))
+    rate = len(asked) / (time.perf_counter() - start)
+    print(f"reference: {rate:.3f} pairs/s, loading included")
     tokenizer = chat.load_tokenizer(model)
-    return dpo.fitting(
-        [dpo.tokenize(tokenizer, row | more) for row, more in zip(rows, known, strict=True)], params.dpo.max_tokens
-    )
+    return dpo.fitting([dpo.tokenize(tokenizer, row) for row in known], params.dpo.max_tokens)
 
 
 def timed(trainer: Any) -> Run:
@@ -79,31 +79,19 @@ def timed(trainer: Any) -> Run:
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.train()
     seconds = time.perf_counter() - start  # the trainer has read the last loss: the GPU is done
-    return Run(
-        [step["loss"] for step in trainer.state.log_history if "loss" in step],
-        seconds,
-        torch.cuda.max_memory_allocated() / 2**30,
-    )
+    losses = [step["loss"] for step in trainer.state.log_history if "loss" in step]
+    return Run(losses, seconds, torch.cuda.max_memory_allocated() / 2**30)
 
 
-def ours(model: Path, tokenizer: Any, pairs: list[dict], params: Any, **changes: Any) -> Run:
+def ours(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any, **changes: Any) -> Run:
     section = params.dpo.model_copy(update=changes)
     arguments = harness.arguments(section, params, len(pairs))
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
-    return timed(
-        objectives.trainer(
-            section,
-            arguments,
-            dpo.load(model, params.dtype, section.quantized),
-            pairs,
-            tokenizer,
-            None,
-            adapter,
-        )
-    )
+    network = dpo.load(model, params.dtype, section.quantized)
+    return timed(objectives.trainer(section, arguments, network, pairs, tokenizer, None, adapter))
 
 
-def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpointing: bool) -> Run:
+def trls(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any, checkpointing: bool) -> Run:
     """DPOTrainer as it comes: the reference's forward in every step, rows in the order of the shuffle."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -112,17 +100,14 @@ def trls(model: Path, tokenizer: Any, pairs: list[dict], params: Any, checkpoint
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    rows = Dataset.from_list(
-        [{name: pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for pair in pairs]
-    )
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    dataset = Dataset.from_list([{name: pair[name] for name in names} for pair in pairs])
     arguments: Any = harness.arguments(params.dpo, params, len(pairs)) | {"gradient_checkpointing": checkpointing}
-    settings = DPOConfig(**arguments, beta=params.dpo.beta)
-    return timed(
-        Plain(dpo.load(model, params.dtype, False), args=settings, train_dataset=rows, processing_class=tokenizer)
-    )
+    settings, network = DPOConfig(**arguments, beta=params.dpo.beta), dpo.load(model, params.dtype, False)
+    return timed(Plain(network, args=settings, train_dataset=dataset, processing_class=tokenizer))
 
 
-def ways(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> dict[str, Callable[[], Run]]:
+def ways(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any) -> dict[str, Callable[[], Run]]:
     given = (model, tokenizer, pairs, params)
     same = {
         "ours": lambda: ours(*given),
@@ -136,29 +121,42 @@ def ways(model: Path, tokenizer: Any, pairs: list[dict], params: Any) -> dict[st
     return same | (adapters if torch.cuda.is_available() else {})
 
 
-def main(model: Path, pairs: Path, number: int, answers: int) -> None:
-    tokenizer, params = chat.load_tokenizer(model), load(Path("params.yaml"))
-    rows = referred(model, lengthened(pq.read_table(pairs).to_pylist()[:number], answers), params)
+def in_turn(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any) -> dict[str, list[Run]]:
+    """ROUNDS runs of each way. One more comes first and is left out: it pays for kernels, allocator and page cache."""
     runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder  # where the trainers' empty output folders go
         for _ in range(1 + ROUNDS):
-            for name, way in ways(model, tokenizer, rows, params).items():
+            for name, way in ways(model, tokenizer, pairs, params).items():
                 runs.setdefault(name, []).append(way())
-    runs = {name: each[1:] for name, each in runs.items()}  # the first round pays for kernels, allocator and page cache
-    speeds = {name: [len(rows) / run.seconds for run in each] for name, each in runs.items()}
+    return {name: each[1:] for name, each in runs.items()}
+
+
+def told(name: str, runs: list[Run], same: Run) -> str:
+    """What differs from `same`, our training, where it is the same one, and on a GPU the memory."""
+    parts = []
+    if "LoRA" not in name:
+        apart = max(abs(a - b) for a, b in zip(runs[0].losses, same.losses, strict=True))
+        parts.append(f", loss differs by {apart:.1e}")
+    if torch.cuda.is_available():
+        parts.append(f", {runs[0].memory:.1f} GiB")
+    return "".join(parts)
+
+
+def main(model: Path, pairs: Path, number: int, answers: int) -> None:
+    tokenizer, params = chat.load_tokenizer(model), load(Path("params.yaml"))
+    asked = lengthened(pq.read_table(pairs).to_pylist()[:number], answers)
+    ready = referred(model, asked, params)
+    runs = in_turn(model, tokenizer, ready, params)
+    lengths = [objectives.length(pair) for pair in ready]
+    mean = statistics.mean(lengths)
+    print(f"{len(ready)} pairs, prompt and longer side {mean:.0f} tokens, at most {max(lengths)}")
+    speeds = {name: [len(ready) / run.seconds for run in each] for name, each in runs.items()}
     best = statistics.median(speeds["ours"])
-    print(
-        f"{len(rows)} pairs, prompt and longer side {statistics.mean(map(objectives.length, rows)):.0f} tokens, at most {max(map(objectives.length, rows))}"
-    )
     for name, each in runs.items():
-        apart = max(abs(a - b) for a, b in zip(each[0].losses, runs["ours"][0].losses, strict=True))
-        told = "" if "LoRA" in name else f", loss differs by {apart:.1e}"
-        told += f", {each[0].memory:.1f} GiB" if torch.cuda.is_available() else ""
-        middle = statistics.median(speeds[name])
-        print(
-            f"{name}: {middle:.3f} pairs/s {[round(speed, 3) for speed in speeds[name]]}, ours is {best / middle:.2f} times as fast{told}"
-        )
+        middle, rounds = statistics.median(speeds[name]), [round(speed, 3) for speed in speeds[name]]
+        rest = told(name, each, runs["ours"][0])
+        print(f"{name}: {middle:.3f} pairs/s {rounds}, ours is {best / middle:.2f} times as fast{rest}")
 
 
 if __name__ == "__main__":

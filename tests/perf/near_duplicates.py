@@ -33,14 +33,16 @@ def rows_with_copies(number: int) -> tuple[pl.DataFrame, list[tuple[int, int]]]:
         rows.append(tuple(" ".join(rng.choices(vocabulary, k=n)) for n in (60, 100, 100)))
         if len(rows) % 10 == 0:
             changed = rng.uniform(0, 0.06)
-            copy = tuple(
-                " ".join(w if rng.random() > changed else rng.choice(vocabulary) for w in text.split())
-                for text in rows[-1]
-            )
+            copy = tuple(reworded(text, changed, vocabulary, rng) for text in rows[-1])
             if near_duplicates.alike(rows[-1], copy, THRESHOLD):
                 planted.append((len(rows) - 1, len(rows)))
             rows.append(copy)
     return pl.DataFrame(rows, schema=near_duplicates.PARTS, orient="row"), planted
+
+
+def reworded(text: str, share: float, vocabulary: list[str], rng: random.Random) -> str:
+    """The text with about such a share of its words replaced."""
+    return " ".join(word if rng.random() > share else rng.choice(vocabulary) for word in text.split())
 
 
 def by_rensa(texts: pl.DataFrame) -> set[tuple[int, int]]:
@@ -51,10 +53,12 @@ def by_datasketch(texts: pl.DataFrame) -> set[tuple[int, int]]:
     from datasketch import MinHash, MinHashLSH  # pyright: ignore[reportMissingImports]
 
     shape = (near_duplicates.BANDS, near_duplicates.WIDTH)
-    index, found = MinHashLSH(num_perm=shape[0] * shape[1], params=shape), set()
+    permutations = shape[0] * shape[1]
+    index, found = MinHashLSH(num_perm=permutations, params=shape), set()
     rows, hashes = near_duplicates.tokens(texts)
-    for row, tokens in enumerate(np.split(hashes, np.searchsorted(rows, np.arange(1, len(texts))))):
-        minhash = MinHash(num_perm=shape[0] * shape[1], hashfunc=lambda token: token & 0xFFFFFFFF)
+    starts = np.searchsorted(rows, np.arange(1, len(texts)))
+    for row, tokens in enumerate(np.split(hashes, starts)):
+        minhash = MinHash(num_perm=permutations, hashfunc=lambda token: token & 0xFFFFFFFF)
         minhash.update_batch(tokens.tolist())
         found |= {(int(str(earlier)), row) for earlier in index.query(minhash)}
         index.insert(str(row), minhash)
@@ -69,10 +73,8 @@ def main() -> None:
         found = way(texts)
         seconds = time.monotonic() - start
         recall = sum(pair in found for pair in planted) / len(planted)
-        print(
-            f"{name}: {len(texts) / seconds:,.0f} rows/s, recall {recall:.3f} of {len(planted)} planted, {len(found)} candidates",
-            flush=True,
-        )
+        told = f"recall {recall:.3f} of {len(planted)} planted, {len(found)} candidates"
+        print(f"{name}: {len(texts) / seconds:,.0f} rows/s, {told}", flush=True)
 
 
 if __name__ == "__main__":

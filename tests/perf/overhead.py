@@ -8,6 +8,7 @@ The bare graph is the same one without the stage `fingerprint` and without code 
 whole clone.
 """
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -21,27 +22,23 @@ from ruamel.yaml import YAML
 ROUNDS = 5
 yaml = YAML()
 IDLE = ["dvc", "--wait-for-lock", "repro", "--quiet"]
-WORDS = "--scores data/scores/reward_model/pi0-0.parquet data/scores/reward_model/pi0-1.parquet --iteration t0 --pairs {0}/a.parquet --metrics {0}/b.json"
-BARE = """
+SCORES = "data/scores/reward_model/pi0"
+BARE = f"""
+import sys
 from pathlib import Path
 from stages.guard import params
 from stages.pairs import rank
-rank.main(params.load(Path("params.yaml")), [Path(f"data/scores/reward_model/pi0-{k}.parquet") for k in (0, 1)], "t0",
-          pairs=Path("{0}/a.parquet"), metrics=Path("{0}/b.json"))
+pairs, metrics = map(Path, sys.argv[1:])
+rank.main(params.load(Path("params.yaml")), Path("{SCORES}"), "pi0", pairs=pairs, metrics=metrics)
 """
 
 
 def bare_copy(folder: Path) -> None:
     """The clone, its files hard-linked, with a graph that knows no code keys."""
-    shutil.copytree(
-        ".",
-        folder,
-        copy_function=lambda a, b: Path(b).hardlink_to(a),
-        symlinks=True,
-        ignore=shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch"),
-    )
+    left_out = shutil.ignore_patterns(".venv", ".git", "tmp", ".scratch")
+    shutil.copytree(".", folder, copy_function=os.link, symlinks=True, ignore=left_out)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    for name in ("dvc.yaml", "dvc.lock", "signals/dvc.yaml", "signals/dvc.lock"):
+    for name in ("dvc.yaml", "dvc.lock"):
         text = yaml.load(folder / name)
         text["stages"].pop("fingerprint", None)
         for stage in text["stages"].values():
@@ -78,11 +75,13 @@ def main() -> None:
         folder = Path(scratch) / "bare"
         bare_copy(folder)
         ours, bare = in_turn([(IDLE, Path()), (IDLE, folder)])
-        print(
-            f"a repro with nothing to do: {ours:.2f} s, bare DVC on the same graph {bare:.2f} s, ratio {ours / bare:.2f}"
-        )
-        guarded = [sys.executable, "-m", "stages.guard.run", "pairs.rank", *WORDS.format(scratch).split()]
-        ours, bare = in_turn([(guarded, Path()), ([sys.executable, "-c", BARE.replace("{0}", scratch)], Path())])
+        ratio = f"ratio {ours / bare:.2f}"
+        print(f"a repro with nothing to do: {ours:.2f} s, bare DVC on the same graph {bare:.2f} s, {ratio}")
+        pairs, metrics = f"{scratch}/a.parquet", f"{scratch}/b.json"
+        words = ["--scores", SCORES, "--iteration", "pi0", "--pairs", pairs, "--metrics", metrics]
+        guarded = [sys.executable, "-m", "stages.guard.run", "pairs.rank", *words]
+        unguarded = [sys.executable, "-c", BARE, pairs, metrics]
+        ours, bare = in_turn([(guarded, Path()), (unguarded, Path())])
         print(f"the CPU stage `rank`: {ours:.2f} s guarded, {bare:.2f} s bare; the guard costs {ours - bare:.2f} s")
 
 

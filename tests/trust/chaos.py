@@ -27,21 +27,20 @@ from stages.guard import integrity
 from tests.conftest import copy_tree
 
 REPRO = ["dvc", "--wait-for-lock", "repro"]
-ODD = {
-    "PYTHONHASHSEED": "4711",
-    "LC_ALL": "C",
-    "TZ": "Asia/Tokyo",
-}  # and a umask of 077: nothing of it may show in the results
+ODD = {"PYTHONHASHSEED": "4711", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+"""With a umask of 077: nothing of it may show in the results."""
+KINDS = ["dvc", "commit", "guard", "youngest"]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM]
+AFTER = (1, 40)
+"""Seconds from the start of a run to its kill, at least and at most."""
+HALF_WRITTEN = r"dvc\.lock' (is invalid|validation failed)|failed to reproduce '.+': $"
+"""What DVC says of a lock that it was writing when it died."""
 
 
 def children(pid: int) -> list[int]:
     """The process's descendants, eldest first."""
     try:
-        own = [
-            int(p)
-            for task in Path(f"/proc/{pid}/task").iterdir()
-            for p in (task / "children").read_text(encoding="utf-8").split()
-        ]
+        own = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
     except OSError:
         return []
     return sorted(own + [grandchild for child in own for grandchild in children(child)])
@@ -77,40 +76,32 @@ def recorded(folder: Path) -> dict[str, object]:
 
 
 def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
-    with log.open("w", encoding="utf-8") as out:
-        return subprocess.Popen(
-            [*REPRO, *targets],
-            cwd=folder,
-            env=os.environ | ODD,
-            umask=0o077,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    odd = {"env": os.environ | ODD, "umask": 0o077}
+    with log.open("wb") as out:
+        said = {"stdout": out, "stderr": subprocess.STDOUT}
+        return subprocess.Popen([*REPRO, *targets], cwd=folder, start_new_session=True, **odd, **said)
 
 
 def ignores_term(pid: int) -> bool:
     """Whether the process shrugs SIGTERM off, as Python's resource tracker does, on which no result depends."""
-    return bool(
-        int(re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))[0], 16)
-        >> (signal.SIGTERM - 1)
-        & 1
-    )
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    ignored = int(re.findall(r"SigIgn:\s+(\w+)", status)[0], 16)  # a bit for each signal, the first the lowest
+    return bool(ignored >> (signal.SIGTERM - 1) & 1)
 
 
 def victim(run: subprocess.Popen, kind: str) -> int:
     """dvc itself, now or when the running stage has ended; the guard (the eldest child: the shell gives way to it);
     the youngest process of all.
     """
-    while kind == "commit" and children(run.pid):
-        time.sleep(0.01)
-    time.sleep(
-        random.uniform(0, 1) if kind == "commit" else 0
-    )  # outputs are hashed and copied, then dvc.lock is written
-    below = [
-        pid for pid in children(run.pid) if os.getsid(pid) != pid and not ignores_term(pid)
-    ]  # the watchdog leads a session of its own
-    return run.pid if kind in ("dvc", "commit") or not below else below[0] if kind == "guard" else below[-1]
+    if kind == "commit":
+        while children(run.pid):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))  # outputs are hashed and copied, then dvc.lock is written
+    family = [pid for pid in children(run.pid) if os.getsid(pid) != pid]  # the watchdog leads a session of its own
+    below = [pid for pid in family if not ignores_term(pid)]
+    if kind in ("dvc", "commit") or not below:
+        return run.pid
+    return below[0] if kind == "guard" else below[-1]
 
 
 def settle(run: subprocess.Popen, folder: Path) -> None:
@@ -134,11 +125,10 @@ def mend(folder: Path, log: Path) -> None:
     if "Unable to read RWLock-file" in said:
         (folder / ".dvc/tmp/rwlock").unlink()
     else:
-        assert re.search(r"dvc\.lock' (is invalid|validation failed)|failed to reproduce '.+': $", said, re.M), said[
-            -3000:
-        ]
+        assert re.search(HALF_WRITTEN, said, re.M), said[-3000:]
         subprocess.run(["git", "checkout", "-q", "dvc.lock"], cwd=folder, check=True)
-    print(f"    mended: {said[-200:].split('ERROR: ')[-1].strip()}", flush=True)
+    error = said[-200:].split("ERROR: ")[-1].strip()
+    print(f"    mended: {error}", flush=True)
 
 
 def kill_once(
@@ -172,41 +162,42 @@ def finish(folder: Path, *targets: str) -> None:
     assert not list(folder.rglob(".partial/*"))
 
 
+def begin_anew(folder: Path) -> None:
+    """Forget all that was recorded and computed."""
+    words = "git checkout -q dvc.lock && rm -rf .dvc/cache && git clean -qfdX data models"
+    subprocess.run(words, shell=True, cwd=folder, check=True)
+
+
+def kill_often(folder: Path, calm: Path, kills: int) -> None:
+    """So many kills, a line each. Raises AssertionError for a stage that was recorded and runs again."""
+    done, known = 0, set()
+    while done < kills:
+        kind, sign, wait = random.choice(KINDS), random.choice(SIGNALS), random.uniform(*AFTER)
+        started, twice, ended = kill_once(folder, known, kind, sign, wait)
+        assert not twice, f"computed again although recorded: {twice}"
+        if ended:  # nothing left to kill
+            assert recorded(folder) == recorded(calm)
+            begin_anew(folder)
+            known.clear()
+            continue
+        done += 1
+        where, number = (started or ["dvc"])[-1], len(recorded(folder))
+        print(
+            f"{done:2d}  {sign.name} to {kind:8s} after {wait:4.1f} s in {where}; {number} stages recorded", flush=True
+        )
+
+
 def main() -> None:
     kills, seed = int((sys.argv[1:] or ["30"])[0]), int((sys.argv[2:] or ["1"])[0])
     random.seed(seed)
     with tempfile.TemporaryDirectory() as scratch:
         calm, folder = (fresh(Path(scratch) / name) for name in ("calm", "chaos"))
         subprocess.run(REPRO, cwd=calm, check=True, capture_output=True)
-        done, known = 0, set()
-        while done < kills:
-            kind, sign, wait = (
-                random.choice(["dvc", "commit", "guard", "youngest"]),
-                random.choice([signal.SIGKILL, signal.SIGTERM]),
-                random.uniform(1, 40),
-            )
-            started, twice, ended = kill_once(folder, known, kind, sign, wait)
-            assert not twice, f"computed again although recorded: {twice}"
-            if ended:  # nothing left to kill: begin anew
-                assert recorded(folder) == recorded(calm)
-                subprocess.run(
-                    "git checkout -q dvc.lock && rm -rf .dvc/cache && git clean -qfdX data models",
-                    shell=True,
-                    cwd=folder,
-                    check=True,
-                )
-                known.clear()
-                continue
-            done += 1
-            print(
-                f"{done:2d}  {sign.name} to {kind:8s} after {wait:4.1f} s in {(started or ['dvc'])[-1]}; {len(recorded(folder))} stages recorded",
-                flush=True,
-            )
+        kill_often(folder, calm, kills)
         finish(folder)
         assert recorded(folder) == recorded(calm), "dvc.lock differs from that of the undisturbed run"
-        print(
-            f"{done} of {kills} kills: the same dvc.lock as an undisturbed run, no process left, nothing recorded computed twice, no partial file"
-        )
+    print(f"{kills} of {kills} kills: the same dvc.lock as an undisturbed run, no process left,", end=" ")
+    print("nothing recorded computed twice, no partial file")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def sub(file: str, old: str, new: str) -> Change:
     return change
 
 
+def put(file: str, text: str) -> Change:
+    """A file, new or in place of another."""
+    return lambda root: (root / file).write_text(text, encoding="utf-8")
+
+
 def ranked_by(scorer: str) -> Change:
     """Another ranker: its name, and that it is in use."""
     return param("rank.scorer", scorer, f"signals.{scorer}=[{scorer}]")
@@ -52,15 +57,13 @@ T1 = "- {samples: pi1, makes: pi2, start: pi1, reference: pi0, rival: pi0}\n"
 T2 = "- {samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
 
 
-def one_more_set(root: Path) -> None:
-    (root / "data/raw/mine.jsonl").write_text('{"prompt": "q", "chosen": "c", "rejected": "r"}\n', encoding="utf-8")
-    rest = "rule: {}, filter: {min_margin: 0, rows: 0}}"
-    entry = f"  mine: {{after: quickstart, source: own, raw: data/raw/mine.jsonl, {rest}"
-    sub("params.yaml", "mixed: quickstart", f"{entry}\nmixed: mine")(root)
-
-
-OWN = "{own: {source: quickstart, raw: data/raw/quickstart/annotations.jsonl, rule: {}, filter: {min_margin: 2, rows: 0}}}"
+PAIR = '{"prompt": "q", "chosen": "c", "rejected": "r"}\n'
 RAW, PROMPTS = "data/raw/quickstart/annotations.jsonl", "data/raw/quickstart/prompts.jsonl"
+RENAMED = "data/raw/quickstart/labels.jsonl"
+MINE = (
+    "  mine: {after: quickstart, source: own, raw: data/raw/mine.jsonl, rule: {}, filter: {min_margin: 0, rows: 0}}\n"
+)
+OWN = f"{{own: {{source: quickstart, raw: {RAW}, rule: {{}}, filter: {{min_margin: 2, rows: 0}}}}}}"
 TRAINED = ["sft", "reward_model", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
@@ -72,16 +75,16 @@ EDITS: dict[str, Edit] = {
     "`split.heldout_share`": Edit(param("split.heldout_share", "0.25"), ["split"]),
     "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
     "a set's `min_margin` in the mix": Edit(param("mix.quickstart.filter.min_margin", "1"), ["filter@quickstart"]),
-    "one more set in the mix": Edit(one_more_set, ["prepare@mine", "filter@mine", "split", "audit"]),
+    "one more set in the mix": Edit(
+        all_of(put("data/raw/mine.jsonl", PAIR), sub("params.yaml", "mixed: quickstart", f"{MINE}mixed: mine")),
+        ["prepare@mine", "filter@mine", "split", "audit"],
+    ),
     "the source `stages/data/sources/quickstart.py`": Edit(
         sub("stages/data/sources/quickstart.py", "import polars", "import os\nimport polars"),
         ["prepare@quickstart"],
         CODE,
     ),
-    "one more benchmark": Edit(
-        lambda r: (r / "data/raw/benchmarks/new.jsonl").write_text('{"question": "why?"}\n', encoding="utf-8") and None,
-        ["benchmarks"],
-    ),
+    "one more benchmark": Edit(put("data/raw/benchmarks/new.jsonl", '{"question": "why?"}\n'), ["benchmarks"]),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
@@ -114,15 +117,7 @@ EDITS: dict[str, Edit] = {
         ),
         [],
     ),
-    "one more file of judged pairs": Edit(
-        lambda r: (
-            (r / "data/raw/reward_bench/new.jsonl").write_text(
-                '{"prompt": "q", "chosen": "c", "rejected": "r"}\n', encoding="utf-8"
-            )
-            and None
-        ),
-        ["reward_bench"],
-    ),
+    "one more file of judged pairs": Edit(put("data/raw/reward_bench/new.jsonl", PAIR), ["reward_bench"]),
     "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate*@*", "signal_*@*", "report"]),
     "`evaluate.reads` to judged answers": Edit(
         param("evaluate.reads", "judged_by", "evaluate.judge=[judge]"), ["judge@*", "judge_first@*", "evaluate*@*"]
@@ -154,10 +149,7 @@ EDITS: dict[str, Edit] = {
     "`generate.rows_per_shard`": Edit(param("generate.rows_per_shard", "128"), ["generate@*"]),
     "an edited raw row, their number the same": Edit(sub(RAW, '"choice": "A"', '"choice": "B"'), ["prepare@*"]),
     "the raw file renamed": Edit(
-        all_of(
-            lambda r: (r / RAW).rename(r / "data/raw/quickstart/labels.jsonl"),
-            sub("params.yaml", RAW, "data/raw/quickstart/labels.jsonl"),
-        ),
+        all_of(lambda r: (r / RAW).rename(r / RENAMED), sub("params.yaml", RAW, RENAMED)),
         ["prepare@*"],
     ),
     "an edited prompt": Edit(sub(PROMPTS, "short, friendly", "short, kind"), ["prompts"]),
@@ -171,7 +163,7 @@ EDITS: dict[str, Edit] = {
         [],
     ),
     "a comment in `stages/sampling/generate.py`": Edit(
-        sub("stages/sampling/generate.py", "    own, settings =", "    # a remark\n    own, settings ="), [], CODE
+        sub("stages/sampling/generate.py", "    own = params", "    # a remark\n    own = params"), [], CODE
     ),
     "a docstring and blank lines in `stages/training/harness.py`": Edit(
         all_of(
@@ -185,7 +177,7 @@ EDITS: dict[str, Edit] = {
         sub("stages/pairs/rank.py", "import ", "import os\nimport "), ["rank@*"], CODE
     ),
     "the helper `stages/sampling/engine.py`": Edit(
-        sub("stages/sampling/engine.py", "temperature=r.temperature", "temperature=1 * r.temperature"),
+        sub("stages/sampling/engine.py", 'temperature=row["temperature"]', 'temperature=1 * row["temperature"]'),
         ["generate@*", "respond*@*"],
         CODE,
     ),
@@ -217,7 +209,7 @@ EDITS: dict[str, Edit] = {
     "the guard `stages/guard/run.py`, a new module": Edit(
         all_of(
             sub("stages/guard/run.py", "import os", "import re\nimport os"),
-            lambda r: (r / "stages/new.py").write_text("x = 1\n", encoding="utf-8"),
+            put("stages/new.py", "x = 1\n"),
         ),
         [],
         CODE,
@@ -231,9 +223,6 @@ EDITS: dict[str, Edit] = {
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
     "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
     "a policy edited by hand, another deleted": Edit(
-        all_of(
-            lambda r: (r / "models/pi1").write_text("x", encoding="utf-8"), lambda r: (r / "models/offline").unlink()
-        ),
-        [],
+        all_of(put("models/pi1", "x"), lambda r: (r / "models/offline").unlink()), []
     ),
 }

@@ -13,12 +13,33 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from stages.guard import fingerprint
 from tests.conftest import copy_tree
 from tests.trust import graph, standin
 from tests.trust.edits import EDITS, Edit
+
+HEADER = """\
+| edit | stages executed | seconds | least | ratio | outputs as from scratch |
+|---|---|---:|---:|---:|---|"""
+
+
+class Outcome(NamedTuple):
+    """The stages that an edit made DVC execute, those that were expected, those whose inputs changed, and the outputs
+    that differ from a run from scratch.
+    """
+
+    executed: set[str]
+    expected: set[str]
+    needed: set[str]
+    stale: list[str]
+
+    @property
+    def exact(self) -> bool:
+        return self.executed == self.expected and self.executed - {"fingerprint"} == self.needed and not self.stale
 
 
 class Scene:
@@ -27,9 +48,8 @@ class Scene:
     def __init__(self, clone: Path) -> None:
         self.clone, bin_folder = clone, clone / ".scratch/bin"
         bin_folder.mkdir(parents=True)
-        (bin_folder / "python").write_text(
-            f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n', encoding="utf-8"
-        )
+        script = f'#!/bin/sh\nexec {sys.executable} -m tests.trust.standin "$@"\n'
+        (bin_folder / "python").write_text(script, encoding="utf-8")
         (bin_folder / "python").chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
@@ -71,53 +91,58 @@ class Scene:
         held |= {Path(path).name: text for path, text in made.items() if str(Path(path).parent) == dep}
         return b"".join(name.encode() + held[name] for name in sorted(held))
 
-    def try_edit(self, edit: Edit) -> tuple[set[str], set[str], set[str], list[str]]:
-        """(executed, expected, needed) stages, and the outputs that differ from a run from scratch."""
+    def stale(self, fresh: dict[str, tuple[bytes, dict[str, bytes]]]) -> list[str]:
+        """The outputs that differ from those of `fresh`, an oracle."""
+        made = {out: text for _, each in fresh.values() for out, text in each.items()}
+        return [out for out, text in made.items() if (self.clone / out).read_bytes() != text]
+
+    def try_edit(self, edit: Edit) -> Outcome:
         edit.change(self.clone)
         executed = set(re.findall(r"Running stage '(.+)'", self.sh("dvc --wait-for-lock repro")))
         after = self.oracle()
         expected = graph.downstream(self.graph, edit.roots) | ({"fingerprint"} if edit.code else set())
         needed = {name for name, (digest, _) in after.items() if digest != self.before.get(name, (b"",))[0]}
-        stale = [
-            out for _, made in after.values() for out, text in made.items() if (self.clone / out).read_bytes() != text
-        ]
+        outcome = Outcome(executed, expected, needed, self.stale(after))
         self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force")
-        return executed, expected, needed, stale
+        return outcome
 
 
 def seconds() -> dict[str, float]:
     """Seconds of one run of each stage's module, from the table of docs/performance.md."""
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| (\d+) \| .*\| ([\d.]+) \|$", Path("docs/performance.md").read_text(encoding="utf-8"), re.M
-    )
+    page = Path("docs/performance.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| (\d+) \| .*\| ([\d.]+) \|$", page, re.M)
     return {name: float(total) / int(runs) for name, runs, total in rows}
 
 
-def main() -> None:
-    import tempfile
+def line(title: str, edit: Edit, outcome: Outcome, spent: float, least: float) -> str:
+    """A row of the table; `spent` and `least` in seconds."""
+    told = ", ".join(edit.roots) or "none"
+    if edit.roots:
+        told += " and what follows"
+    if edit.code:
+        told += ", fingerprint"
+    ratio = spent / least if least else 1.0
+    said = ", ".join(outcome.stale) or "yes"
+    return f"| {title} | {len(outcome.executed)}: {told} | {spent:.0f} | {least:.0f} | {ratio:.2f} | {said} |"
 
-    cost = seconds()
+
+def main() -> None:
+    cost, wrong = seconds(), 0
     chosen = {name: edit for name, edit in EDITS.items() if not sys.argv[1:] or name in sys.argv[1:]}
-    print(
-        "| edit | stages executed | seconds | least | ratio | outputs as from scratch |\n|---|---|---:|---:|---:|---|"
-    )
+    print(HEADER)
     with tempfile.TemporaryDirectory() as folder:
-        scene, wrong = Scene(copy_tree(Path(folder))), 0
+        scene = Scene(copy_tree(Path(folder)))
         for title, edit in chosen.items():
-            executed, expected, needed, stale = scene.try_edit(edit)
+            outcome = scene.try_edit(edit)
+            prices = {name: cost.get(graph.module_of(stage), 1.0) for name, stage in scene.graph.items()}
             spent, least = (
-                sum(cost.get(graph.module_of(scene.graph[name]), 1.0) for name in names - {"fingerprint"})
-                for names in (executed, needed)
+                sum(prices[name] for name in names - {"fingerprint"}) for names in (outcome.executed, outcome.needed)
             )
-            wrong += executed != expected or executed - {"fingerprint"} != needed or bool(stale)
-            said = f"{len(executed)}: {', '.join(edit.roots) or 'none'}{' and what follows' if edit.roots else ''}{', fingerprint' if edit.code else ''}"
-            print(
-                f"| {title} | {said} | {spent:.0f} | {least:.0f} | {spent / least if least else 1:.2f} | {stale or 'yes'} |",
-                flush=True,
-            )
-    sys.exit(
-        f"{wrong} of {len(chosen)} edits did not rerun what they should" if wrong else f"{len(chosen)} edits, all exact"
-    )
+            wrong += not outcome.exact
+            print(line(title, edit, outcome, spent, least), flush=True)
+    if wrong:
+        sys.exit(f"{wrong} of {len(chosen)} edits did not rerun what they should")
+    print(f"{len(chosen)} edits, all exact")
 
 
 if __name__ == "__main__":

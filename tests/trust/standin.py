@@ -15,9 +15,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from stages.guard import fingerprint, options
+from stages.guard import chunks, fingerprint, options
 from tests.trust.graph import VERDICTS
-from tests.trust.reads import keys_read
 
 
 def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
@@ -26,7 +25,7 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
     digest = hashlib.sha256(" ".join(words).encode() + fingerprint.key(words[0], root).encode())
     for path, content in sorted(inputs.items()):
         digest.update(path.encode() + hashlib.sha256(content).digest())
-    for key in sorted(keys_read(words[0], root)):
+    for key in sorted(chunks.keys_read(words[0], root)):
         value = params
         for part in key.split("."):
             value = value[part]

@@ -69,7 +69,7 @@ def importing(*args, **kwargs):
 
 def started() -> float:
     """Seconds since boot at which this process began; it stays the same when the guard replaces itself by exec."""
-    with open("/proc/self/stat") as file:
+    with open("/proc/self/stat", encoding="utf-8") as file:
         return int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
@@ -77,7 +77,7 @@ def write() -> None:
     if os.getpid() == PROCESS and "stages.guard.run" in sys.orig_argv:
         stage = sys.orig_argv[sys.orig_argv.index("stages.guard.run") + 1]
         line = {"stage": stage, "total": time.clock_gettime(time.CLOCK_BOOTTIME) - started(), **SPENT}
-        with open(os.environ["STAGE_SECONDS"], "a") as file:
+        with open(os.environ["STAGE_SECONDS"], "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
