@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,10 +36,8 @@ Work = Callable[[list[dict], Tick], list[dict]]
 class Worker(Protocol):
     """What a worker is: which model, how it is run. Pickled, it makes the same worker elsewhere."""
 
-    @property
-    def columns(self) -> pa.Schema:
-        """What it adds to a row."""
-        ...
+    columns: ClassVar[pa.Schema]
+    """What it adds to a row."""
 
     def load(self) -> Work:
         """Called once by each worker."""

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,12 +22,29 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
 LONGEST = ["test_invalidation", "test_policy", "test_sharing", "test_smoke", "test_chaos"]
-"""Begun first, the first while the smoke profile runs for the others; else the last minutes of a run are one worker's."""
+"""Begun first, the first of them while the smoke profile runs for the others: else one worker is alone at the end."""
+SHARE_NOTHING = set(LONGEST) - {"test_invalidation"}
+"""Files whose tests each have a run of their own, or only read one, so that they need not be one worker's."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.pluginmanager.hasplugin("randomly"):
         items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker takes a file at a time, since files share costly fixtures, but of the longest files a test at a time:
+    the workers then end together. (xdist's own --dist loadgroup does nothing under pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrTest(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return nodeid if Path(file).stem in SHARE_NOTHING else file
+
+    return ByFileOrTest(config, log)
 
 
 def copy_tree(tmp_path: Path) -> Path:
@@ -129,9 +147,18 @@ def runtime():
     from types import SimpleNamespace
 
     return SimpleNamespace(
-        threads=2, forward_batch_tokens=256, micro_batch_rows=2, processes=1, deepspeed=0, gradient_checkpointing=False, checkpoint_steps=0,
-        engine_sequences=16, engine_memory_share=0.5, engine_cpu_cache_gib=1, tensor_parallel=1,
-    )  # fmt: skip
+        threads=2,
+        forward_batch_tokens=256,
+        micro_batch_rows=2,
+        processes=1,
+        deepspeed=0,
+        gradient_checkpointing=False,
+        checkpoint_steps=0,
+        engine_sequences=16,
+        engine_memory_share=0.5,
+        engine_cpu_cache_gib=1,
+        tensor_parallel=1,
+    )
 
 
 def distance(one: dict, two: dict) -> float:
@@ -139,14 +166,23 @@ def distance(one: dict, two: dict) -> float:
     return sum(float((one[k] - two[k]).norm()) ** 2 for k in one) ** 0.5
 
 
-def pairs(number: int) -> list[dict]:
-    prompt = [{"role": "user", "content": "q"}]
+def pair(number: int) -> dict:
+    """A pair of short answers to one prompt, its sides' lengths and the end of the rejected one by its number."""
     answer = lambda text: [{"role": "assistant", "content": text}]  # noqa: E731
-    return [
-        {"id": str(i), "prompt": prompt, "chosen": answer("yes" * (i % 4 + 1)), "rejected": answer("no" * (i % 3 + 1)), "margin": 1.0,
-         "chosen_finished": True, "rejected_finished": i % 2 == 0, "made_in": "t0"}
-        for i in range(number)
-    ]  # fmt: skip
+    return {
+        "id": str(number),
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": answer("yes" * (number % 4 + 1)),
+        "rejected": answer("no" * (number % 3 + 1)),
+        "margin": 1.0,
+        "chosen_finished": True,
+        "rejected_finished": number % 2 == 0,
+        "made_in": "t0",
+    }
+
+
+def pairs(number: int) -> list[dict]:
+    return [pair(k) for k in range(number)]
 
 
 @pytest.fixture

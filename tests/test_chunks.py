@@ -153,12 +153,10 @@ def test_every_row_has_its_own_result_whatever_the_chunks(tmp_path_factory, one,
 
 
 def test_a_row_that_a_worker_loses_or_doubles_is_named_and_so_is_one_that_is_given_twice(tmp_path):
-    for change, told in (
-        ({"lost": "b1"}, "b/1 went in 1 times and came out 0"),
-        ({"twice": "c0"}, "c/0 .* came out 2"),
-    ):
+    loses, doubles = Counted(tmp_path / "log", lost="b1"), Counted(tmp_path / "log", twice="c0")
+    for worker, told in ((loses, "b/1 went in 1 times and came out 0"), (doubles, "c/0 .* came out 2")):
         with pytest.raises(ValueError, match=f"row {told} times; this is a bug of the worker"):
-            rows.mapped([ROWS], Counted(tmp_path / "log", **change), "count", 2)
+            rows.mapped([ROWS], worker, "count", 2)
     with pytest.raises(ValueError, match="row a/0 stands 2 times among the 7 given"):
         rows.mapped([[*ROWS, ROWS[0]]], Counted(tmp_path / "log"), "count", 2)
 

@@ -61,9 +61,17 @@ def collect(
         ({"system_prompt": " ", "question": "q", "response": "a", "input": None}, ["q"], "a"),
         ({"conversations": [{"from": "system", "value": ""}, *SHAREGPT["conversations"][2:]]}, ["a joke"], "Knock."),
         ({"instruction": "q", "response": "a"}, ["q"], "a"),
-        ({"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "a"}], "chosen_finished": False}, ["q"], "a"),
+        (
+            {
+                "prompt": [{"role": "user", "content": "q"}],
+                "chosen": [{"role": "assistant", "content": "a"}],
+                "chosen_finished": False,
+            },
+            ["q"],
+            "a",
+        ),
     ],
-)  # fmt: skip
+)
 def test_each_form_of_the_papers_sets_is_read(tmp_path, record, prompt, answer):
     [row], told = collect(tmp_path, {"s": [record]})
     assert [m["content"] for m in row["prompt"]] == prompt and row["chosen"] == [

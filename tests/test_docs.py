@@ -4,6 +4,7 @@ link leads somewhere.
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,17 @@ GAP = re.compile(r" \S*(?:<|\.\.\.).*")
 """The first word that the reader fills in, and all after it."""
 
 
+def plain(command: str) -> str:
+    """A command on one line, without the quotes that a shell takes off."""
+    try:
+        return " ".join(shlex.split(command))
+    except ValueError:  # a part of an f-string
+        return " ".join(command.split())
+
+
 def typed(page: str) -> list[str]:
-    """The commands that a page tells to type, each on one line."""
-    return [" ".join(command.split()) for pattern in (COMMAND, INLINE) for command in pattern.findall(page)]
+    """The commands that a page tells to type."""
+    return [plain(command) for pattern in (COMMAND, INLINE) for command in pattern.findall(page)]
 
 
 TYPED = {command: page for page in PAGES for command in typed(page.read_text(encoding="utf-8"))}
@@ -51,9 +60,9 @@ def is_shell(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("sh", "run", "Popen")
 
 
-def handed_to_a_shell(function: ast.FunctionDef) -> set[str]:
+def handed_to_a_shell(function: ast.FunctionDef, constants: dict[str, ast.expr]) -> set[str]:
     """The commands in a function's calls of a shell, and in what it fills their arguments from: its parameters' lists,
-    its loops, its variables; of a helper also what it returns.
+    its loops, its variables, the module's constants; of a helper also what it returns.
     """
     nodes = list(ast.walk(function))
     calls = [node for node in nodes if is_shell(node)]
@@ -63,13 +72,16 @@ def handed_to_a_shell(function: ast.FunctionDef) -> set[str]:
     places += [node.value for node in nodes if isinstance(node, ast.Assign) and names(node.targets[0]) & used]
     if not function.name.startswith("test_"):
         places += [node.value for node in nodes if isinstance(node, ast.Return) and node.value]
-    lines = [line for place in places for text in texts(place) for line in re.split(r"&&|\n", text)]
-    return {" ".join(line.split()) for line in lines}
+    named = set().union(*map(names, places)) & set(constants)
+    places += [constants[name] for name in named]
+    return {plain(line) for place in places for text in texts(place) for line in re.split(r"&&|\n", text)}
 
 
 def run_by_tests(source: str) -> set[str]:
-    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    return set().union(*map(handed_to_a_shell, functions))
+    module = ast.parse(source)
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    constants = {name: node.value for node in module.body if isinstance(node, ast.Assign) for name in names(node)}
+    return set().union(*(handed_to_a_shell(function, constants) for function in functions))
 
 
 def run_by_ci() -> set[str]:
@@ -116,7 +128,8 @@ def test_every_command_on_a_page_is_run_by_a_test_or_by_ci(command):
         ("def test_a():\n    sh('dvc push --run-cache', x)", "dvc push", False),
         ("def test_a():\n    assert 'dvc push' in told", "dvc push", False),
         ("def test_a():\n    told = 'dvc push'\n    sh('dvc pull', x)", "dvc push", False),
-        ("NOTE = 'dvc push'", "dvc push", False),
+        ("ALL = ['dvc push']\ndef test_a():\n    for c in ALL:\n        run(c, x)", "dvc push", True),
+        ("NOTE = 'dvc push'\ndef test_a():\n    sh('dvc pull', x)", "dvc push", False),
     ],
 )
 def test_only_what_reaches_a_shell_counts_as_run(source, command, runs):

@@ -51,7 +51,7 @@ def row(
 
 
 class Mix:
-    """A mix in a folder, to which sets are added; `add` gives the ids that are in it afterwards and the set's account."""
+    """A mix in a folder, to which sets are added; `add` gives the ids in it afterwards and the set's account."""
 
     def __init__(self, folder: Path, model: Path, questions: str = "") -> None:
         self.folder, self.model, self.last = folder, model, "start"
@@ -124,10 +124,19 @@ def test_each_rule_takes_its_row(mix, bad, rule):
     assert kept == ["good"] and {k: v for k, v in told["s"]["drops"].items() if v} == {rule: 1}
 
 
-@pytest.mark.parametrize("fine", [
-    row(margin=2.0), row(prompt="שלום, מה שלומך?", chosen="👍🏽 שלום"), row(prompt="how many legs had a fly"), row(chosen="good", rejected="bad" * 60),
-    row() | {"prompt": [{"role": "system", "content": "be brief"}, *user("q"), {"role": "assistant", "content": "a"}, *user("q2")]},
-])  # fmt: skip
+BRIEF, SAID = {"role": "system", "content": "be brief"}, {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        row(margin=2.0),
+        row(prompt="שלום, מה שלומך?", chosen="👍🏽 שלום"),
+        row(prompt="how many legs had a fly"),
+        row(chosen="good", rejected="bad" * 60),
+        row() | {"prompt": [BRIEF, *user("q"), SAID, *user("q2")]},
+    ],
+)
 def test_a_sound_row_is_kept_as_it_is(mix, fine):
     mix.add([fine], min_margin=2.0)
     assert pq.read_table(mix.folder / "s.parquet").to_pylist() == [fine]
@@ -172,7 +181,10 @@ def test_an_id_that_stands_twice_and_a_set_of_which_nothing_is_left_are_errors(m
         mix.add([row(margin=0.0)])
 
 
-WORDS = "the quick brown fox jumps over the lazy dog while nine old owls watch from a tall dark tree and say nothing at all".split()
+WORDS = [
+    *"the quick brown fox jumps over the lazy dog while nine old owls".split(),
+    *"watch from a tall dark tree and say nothing at all".split(),
+]
 
 
 def text(k: int, changed: int | None = None) -> str:

@@ -95,6 +95,8 @@ def unsaid(path: Path) -> list[str]:
 
 def opens_text(call: ast.Call) -> bool:
     called = ast.unparse(call.func)
+    if called == "gzip.open":  # bytes, unless it is told otherwise
+        return any(isinstance(word, ast.Constant) and "t" in str(word.value) for word in call.args[1:])
     return called.split(".")[-1] in OPENS and called != "os.open"
 
 
@@ -126,6 +128,7 @@ def test_no_file_is_opened_without_an_encoding(folder):
         ('path.open("ab")', True),
         ('path.open(mode="wb")', True),
         ('gzip.open(path, "rt")', False),
+        ("gzip.open(path)", True),
     ],
 )
 def test_the_check_itself_knows_text_from_bytes(tmp_path, call, is_told):

@@ -19,6 +19,12 @@ ODD = """my set it's (a;b) a&b|c <d> *?[0] {a,b} #1 ~ !x a=b,c:d @ 50% ^ äπ"""
 REFUSED = ["a$b", "a$(id)", "${seed}", 'a"b', "a`id`", "a\\b", "a\nb", "a\tb", "a\x7fb", "-a", "--raw", "", " "]
 """What a shell reads as something else even between double quotes, or the guard as an option."""
 QUICKSTART = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(encoding="utf-8"))
+OWN = {key: value for key, value in QUICKSTART["mix"]["quickstart"].items() if key != "after"}
+ALL = QUICKSTART | {
+    "signals": {name: ["all" if name == "side_by_side" else name] for name in QUICKSTART["signals"]},
+    "offline": QUICKSTART["offline"] | {"train": "data/offline/mixed.parquet", "set": {"mine": OWN}},
+}
+"""The quickstart with all in use that stands on demand, so that every command of dvc.yaml is a stage's."""
 
 
 def places(tree: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -47,7 +53,7 @@ def allowed(tree: Any) -> bool:
     return True
 
 
-FREE = {f"plain{k}": path for k, path in enumerate(places(QUICKSTART)) if allowed(put(QUICKSTART, path, f"plain{k}"))}
+FREE = {f"plain{k}": path for k, path in enumerate(places(ALL)) if allowed(put(ALL, path, f"plain{k}"))}
 """Places that take any name at all, by a name of their own."""
 
 
@@ -59,7 +65,7 @@ class Commands:
 
     def words(self, odd: str) -> dict[str, list[str]]:
         """Every stage's command, word by word, with `odd` before the name of each free place."""
-        tree = QUICKSTART
+        tree = ALL
         for name, path in FREE.items():
             changed = put(tree, path, odd + name)
             tree = changed if allowed(changed) else put(tree, path, name)
@@ -91,8 +97,8 @@ def test_an_odd_name_is_one_word_of_each_command_and_changes_no_other(commands, 
 
 def test_every_name_that_reaches_a_command_is_refused_if_no_quotes_would_save_it(plain):
     reach = {word for told in plain.values() for word in told} & set(FREE)
-    assert {FREE[name][0] for name in reach} >= {"prompts", "benchmarks", "demonstrations", "mix", "judge"}
-    wrong = [(FREE[name], value) for name in reach for value in REFUSED if allowed(put(QUICKSTART, FREE[name], value))]
+    assert {FREE[name][0] for name in reach} >= {"prompts", "benchmarks", "mix", "offline", "judge"}
+    wrong = [(FREE[name], value) for name in reach for value in REFUSED if allowed(put(ALL, FREE[name], value))]
     assert not wrong
 
 
@@ -100,6 +106,12 @@ def test_a_part_of_a_word_is_never_a_free_name(plain):
     """As in `models/<name>`, where quotes protect but `../` would lead elsewhere."""
     longer = {word for told in plain.values() for word in told if word not in FREE and "plain" in word}
     assert not longer
+
+
+@pytest.mark.parametrize("name", ["my set", "a$b", "../up", "A", ""])
+def test_a_set_is_named_by_a_word(name):
+    assert not allowed(ALL | {"mix": {name: ALL["mix"]["quickstart"]}, "mixed": name})
+    assert not allowed(ALL | {"offline": ALL["offline"] | {"set": {name: OWN}}})
 
 
 @pytest.mark.parametrize("path", [("prompts", "raw"), ("mix", "quickstart", "raw"), ("judge", "template")])
@@ -127,8 +139,6 @@ def test_a_name_that_no_quotes_would_save_is_refused_with_the_character_and_the_
 
 def test_a_raw_file_with_a_space_and_an_apostrophe_in_its_path_gives_the_same_rows(clone):
     """The whole way: params, DVC, the shell, the guard, the stage, and back into dvc.lock."""
-    account = clone / "metrics/prepare/quickstart.json"
-    known = json.loads(account.read_text(encoding="utf-8"))
     odd = clone / "data/raw/it's mine/my set.jsonl"
     odd.parent.mkdir()
     (clone / "data/raw/quickstart/annotations.jsonl").rename(odd)
@@ -136,7 +146,6 @@ def test_a_raw_file_with_a_space_and_an_apostrophe_in_its_path_gives_the_same_ro
         YAML().dump(put(QUICKSTART, ("mix", "quickstart", "raw"), str(odd.relative_to(clone))), file)
     done = sh("dvc --wait-for-lock repro prepare@quickstart", clone)
     assert done.returncode == 0 and "Running stage 'prepare@quickstart'" in done.stdout, done.stderr
-    rows = ("rows_in", "rows_out", "drops")
-    told = json.loads(account.read_text(encoding="utf-8"))
-    assert [told[key] for key in rows] == [known[key] for key in rows]
+    told = json.loads((clone / "data/preferences/quickstart.json").read_text(encoding="utf-8"))
+    assert (told["rows_in"], told["rows_out"], told["drops"]) == (686, 685, {"not_json": 1})
     assert "up to date" in sh("dvc status prepare@quickstart", clone).stdout

@@ -53,9 +53,10 @@ def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_
         "runtime.checkpoint_steps=1",
         *layout,
     )
-    words = "python -m stages.guard.run training.dpo --model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    reads = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    train = f"python -m stages.guard.run training.dpo {reads}"
     command = [
-        f"{words} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json"
+        f"{train} --policy .scratch/{name} --curve .scratch/{name}.csv --metrics .scratch/{name}.json"
         for name in ("whole", "killed")
     ]
     assert sh(command[0], own_smoke).returncode == 0
@@ -108,7 +109,8 @@ def test_a_policy_that_breaks_a_rule_before_the_first_iteration_is_dealt_no_prom
 
 def test_pairs_go_to_people_and_come_back_with_checks(own_smoke, run):
     asked = run("annotate@t0-refreshed", *REFRESHED, "annotate.by=people", "annotate.pairs=3")
-    told = "annotate: 3 pairs wait for labels: fill in `choice` (A, B, tie, skip) in .scratch/labels/pi0.jsonl, save it as data/raw/labels/pi0.jsonl"
+    todo = "fill in `choice` (A, B, tie, skip) in .scratch/labels/pi0.jsonl, save it as data/raw/labels/pi0.jsonl"
+    told = f"annotate: 3 pairs wait for labels: {todo}"
     assert told in again(own_smoke, "annotate@t0-refreshed").stderr and asked.returncode
     lines = [json.loads(line) for line in (own_smoke / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
     answer = own_smoke / "data/raw/labels/pi0.jsonl"
@@ -249,10 +251,8 @@ def test_an_adapter_is_trained_kept_and_merged_into_a_policy_that_vllm_samples_f
     two = "runtime.processes=2", "runtime.deepspeed=3", "runtime.micro_batch_rows=1", "dpo.lora_rank=4"
     profile(own_smoke, *two)
     reads = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    done = sh(
-        f"python -m stages.guard.run training.dpo {reads} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json",
-        own_smoke,
-    )
+    writes = "--policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json"
+    done = sh(f"python -m stages.guard.run training.dpo {reads} {writes}", own_smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     start, one, two = (
         load_file(own_smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two")

@@ -141,7 +141,15 @@ def stored(store: Path, clone: Path, stage: str, file: str) -> tuple[Path, Path]
     return listing, next(store.rglob(f"md5/{md5[:2]}/{md5[2:]}"))
 
 
-OWN_WORDS = ["status", "push", "pull", "checkout", "gc --workspace --force", "metrics show", "exp show --no-pager"]
+OWN_WORDS = [
+    "dvc status",
+    "dvc push",
+    "dvc pull",
+    "dvc checkout",
+    "dvc gc --workspace --force",
+    "dvc metrics show",
+    "dvc exp show --no-pager",
+]
 """What a colleague types first. Each must end well and find nothing to complain of."""
 
 
@@ -151,7 +159,7 @@ def test_dvcs_own_words_are_clean_in_the_workspace_and_in_a_fresh_clone(mine, se
     assert "fetched" in run("dvc pull", theirs)
     for folder in (mine, theirs):
         for words in OWN_WORDS:
-            said = run(f"dvc {words}", folder)
+            said = run(words, folder)
             assert not re.search(r"error|warning|missing|deleted|modified|failed", said, re.IGNORECASE), (words, said)
         assert "up to date" in run("dvc status", folder)
         assert not run("git status --porcelain", folder)

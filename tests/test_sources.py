@@ -73,8 +73,9 @@ def test_hh_pairs_share_their_context_and_differ_in_the_last_answer(tmp_path):
 
 
 def post(k: int, a: int, b: int, label: int = 1, post_id: str = "p") -> dict:
-    return {"post_id": post_id, "history": "post", "human_ref_A": f"A{k}", "human_ref_B": f"B{k}", "labels": label, "score_A": a, "score_B": b,
-            "c_root_id_A": f"a{k}", "c_root_id_B": f"b{k}"}  # fmt: skip
+    texts = {"post_id": post_id, "history": "post", "human_ref_A": f"A{k}", "human_ref_B": f"B{k}"}
+    votes = {"labels": label, "score_A": a, "score_B": b}
+    return texts | votes | {"c_root_id_A": f"a{k}", "c_root_id_B": f"b{k}"}
 
 
 def test_shp_wants_more_than_twice_the_votes_and_at_most_so_many_pairs_of_a_post(tmp_path):
@@ -419,10 +420,8 @@ def test_a_hub_that_cannot_be_reached_names_the_set_and_the_way_round(tmp_path, 
     (tmp_path / "pin.json").write_text(
         json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40})
     )
-    with pytest.raises(
-        ValueError,
-        match=r"Anthropic/hh-rlhf at a{40} cannot be fetched .*; go online, or download it elsewhere and name its folder",
-    ):
+    remedy = "go online, or download it elsewhere and name its folder"
+    with pytest.raises(ValueError, match=rf"Anthropic/hh-rlhf at a{{40}} cannot be fetched .*; {remedy}"):
         prepare(tmp_path / "pin.json")
 
 

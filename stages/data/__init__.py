@@ -2,6 +2,6 @@
 
 Holds     how a release is read, what each rule drops, what counts as the same text, which rows only measure
 Must not  know a model's weights, a reward, a policy
-An edit   of a stage reruns it and what follows; of `pair_format`, `releases` or `overlap` every stage that reads raw
-          data
+An edit   of a stage reruns it and what follows; of `pair_format`, `releases`, `jsonl` or `overlap` every stage that
+          reads raw data
 """

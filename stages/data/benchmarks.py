@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.data import overlap, releases
+from stages.data import jsonl, overlap
 
 FIELDS = ["prompt", "question", "instruction", "text", "turns"]
 
@@ -23,9 +23,9 @@ FIELDS = ["prompt", "question", "instruction", "text", "turns"]
 def texts(file: Path) -> list[str]:
     """The questions of one set. Raises ValueError for an object without one."""
     found = []
-    for first, lines in releases.chunks(file):
+    for first, lines in jsonl.chunks(file):
         for number, line in enumerate(lines, first):
-            record = releases.parsed(line) or {}
+            record = jsonl.parsed(line) or {}
             question = next((record[field] for field in FIELDS if record.get(field)), None)
             if question is None:
                 told = f"no object with one of the fields {FIELDS}: {line[:80]!r}"

@@ -26,12 +26,12 @@ SCHEMA = pa.schema(
         ("prompt", MESSAGES),
         ("chosen", MESSAGES),
         ("rejected", MESSAGES),
+        ("margin", pa.float64()),
+        ("chosen_finished", pa.bool_()),
+        ("rejected_finished", pa.bool_()),
     ]
-    + [
-        ("margin", pa.float64())
-    ]  # chosen's score less rejected's, in the source's own unit; 0 is a tie, null where no score is known
-    + [("chosen_finished", pa.bool_()), ("rejected_finished", pa.bool_())]
 )
+"""margin is chosen's score less rejected's, in the source's own unit; 0 is a tie, null where no score is known."""
 Pairs = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -62,10 +62,8 @@ def broken(*sides: str) -> dict[str, pl.Expr]:
     empty = pl.col("prompt").list.eval((content.str.strip_chars() == "").fill_null(True)).list.any().fill_null(True)
     nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
     for side in sides:
-        empty, nul = (
-            empty | (answer(side) == "").fill_null(True),
-            nul | answer(side).str.contains("\0", literal=True).fill_null(False),
-        )
+        empty |= (answer(side) == "").fill_null(True)
+        nul |= answer(side).str.contains("\0", literal=True).fill_null(False)
     roles = pl.col("prompt").list.eval(role.filter(role.ne_missing("system")).fill_null("?")).list.join(" ")
     alternating = pl.concat_str(pl.lit(" "), roles).str.contains("^( user assistant)* user$")
     return {"empty_turn": empty, "nul_character": nul, "broken_alternation": ~alternating.fill_null(False)}
@@ -78,10 +76,9 @@ def turns(transcript: pl.Expr) -> pl.Expr:
     """A transcript "\\n\\nHuman: ...\\n\\nAssistant: ..." as a list: what stands before the first turn, then each turn
     as H or A and its text.
     """
-    marked = transcript.str.replace_all("\n\nHuman:", f"{TURN}H", literal=True).str.replace_all(
-        "\n\nAssistant:", f"{TURN}A", literal=True
-    )
-    return marked.str.split(TURN)
+    for speaker, letter in (("Human", "H"), ("Assistant", "A")):
+        transcript = transcript.str.replace_all(f"\n\n{speaker}:", f"{TURN}{letter}", literal=True)
+    return transcript.str.split(TURN)
 
 
 def messages(turns: pl.Expr) -> pl.Expr:
@@ -141,43 +138,32 @@ def prepare(
     Raises ValueError where there is no pair.
     """
     read, out, drops = 0, 0, Counter()
-    with (
-        pq.ParquetWriter(preferences, SCHEMA) as writer,
-        tqdm(desc=f"prepare {name}", unit="row", unit_scale=True) as bar,
-    ):
+    bar = tqdm(desc=f"prepare {name}", unit="row", unit_scale=True)
+    with pq.ParquetWriter(preferences, SCHEMA) as writer, bar:
         for frame, unread in frames:
             bar.update(len(frame))
             try:
                 made = pairs(frame)
             except ValueError as error:
                 raise ValueError(f"{raw}: {error}") from error
-            kept = made.filter(pl.col("drop").is_null()).with_columns(pl.lit(name).alias("source")).select(SCHEMA.names)
-            read, out, drops = (
-                read + len(frame) + unread.total(),
-                out + len(kept),
-                drops + unread + Counter(made["drop"].drop_nulls().to_list()),
-            )
+            sound = made.filter(pl.col("drop").is_null())
+            kept = sound.with_columns(pl.lit(name).alias("source")).select(SCHEMA.names)
+            read += len(frame) + unread.total()
+            out += len(kept)
+            drops += unread + Counter(made["drop"].drop_nulls().to_list())
             writer.write_table(kept.to_arrow().cast(SCHEMA))
     if not out:
         raise ValueError(f"{raw}: {read:,} rows of {release.name}, no pair; drops {dict(drops)}")
-    metrics.write_text(
-        json.dumps(
-            account(release, raw)
-            | {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops},
-            indent=2,
-        )
-        + "\n"
-    )
+    counts = {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops}
+    metrics.write_text(json.dumps(account(release, raw) | counts, indent=2) + "\n", encoding="utf-8")
     print(f"prepare {name}: {read:,} rows -> {out:,} pairs, drops {dict(drops)}")
 
 
 def account(release: releases.Release, raw: Path) -> dict[str, Any]:
     """Where the rows come from, for the audit."""
-    pins = [releases.read_pin(file) for file in releases.files(raw) if file.suffix == ".json"] or [
-        {"dataset": str(raw)}
-    ]
-    told = {
-        name: " + ".join(dict.fromkeys(pin[name] for pin in pins if pin.get(name))) or None
-        for name in ("dataset", "revision", "licence")
-    }
+    pins = [releases.read_pin(file) for file in releases.files(raw) if file.suffix == ".json"]
+    told: dict[str, Any] = {}
+    for name in ("dataset", "revision", "licence"):
+        named = dict.fromkeys(pin[name] for pin in pins or [{"dataset": str(raw)}] if pin.get(name))
+        told[name] = " + ".join(named) or None
     return told | {"paper_pairs": release.pairs, "differs": release.differs}

@@ -9,10 +9,8 @@ A field that is gone or of another type, a file that is cut off, a hub that does
 no object is a drop, `not_json`.
 """
 
-import gzip
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +21,11 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from stages.data import jsonl
 from stages.messages import MESSAGES
 
 BATCH = 20_000  # rows
 ROWS = (".parquet", ".jsonl", ".jsonl.gz")
-CHUNK = 32 * 2**20  # bytes of JSON lines parsed at once
 Batches = Iterator[tuple[pl.DataFrame, Counter]]
 
 
@@ -130,33 +128,6 @@ def parquet_batches(release: Release, file: Path) -> Iterator[pa.Table]:
         raise ValueError(f"{file}: not a whole parquet file ({short(error)}); fetch it again") from error
 
 
-def chunks(file: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """(number of the first line, lines) of a JSONL file, about CHUNK bytes at a time.
-
-    Raises ValueError for a file that is cut off.
-    """
-    number, last = 1, b"\n"
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            while lines := stream.readlines(CHUNK):
-                yield number, lines
-                number, last = number + len(lines), lines[-1]
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{file}: {error}; the file is cut off or damaged, copy it again") from error
-    if not last.endswith(b"\n") and not parsed(last):
-        lines = f"it has {number - 1:,} lines"
-        raise ValueError(f"{file}: the last line has no end, the file is cut off; copy it again ({lines})")
-
-
-def parsed(line: bytes) -> dict | None:
-    """One line as an object; None where it is none."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
 def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -> tuple[pa.Table, Counter]:
     """The slow way, for a chunk with a bad line: lines that are no UTF-8 or no object are drops, a field of another
     type is an error with its line.
@@ -165,7 +136,7 @@ def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -
     for number, line in enumerate(lines, first):
         if not line.strip():
             continue
-        record = parsed(line)
+        record = jsonl.parsed(line)
         if record is None:
             drops["not_json"] += 1
             continue
@@ -178,8 +149,8 @@ def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -
 
 def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Counter]]:
     options = pyarrow.json.ParseOptions(explicit_schema=release.fields, unexpected_field_behavior="ignore")
-    for first, lines in chunks(file):
-        known = opening(lines) if first == 1 else {}
+    for first, lines in jsonl.chunks(file):
+        known = jsonl.opening(lines) if first == 1 else {}
         gone = [name for name in release.fields.names if first == 1 and name not in known]
         if gone:
             rule = f"has no field {gone[0]!r}, only {list(known)}"
@@ -213,14 +184,6 @@ def name(raw: Path, file: Path) -> str:
     return re.sub(r"(\.jsonl\.gz|\.jsonl|\.parquet|\.json)$", "", path)
 
 
-def opening(lines: list[bytes]) -> dict:
-    """Every field of these objects, with its first value that is neither null nor empty."""
-    found: dict = {}
-    for record in filter(None, map(parsed, lines)):
-        found |= {name: value for name, value in record.items() if found.get(name) in (None, [], "")}
-    return found
-
-
 def peek(raw: Path) -> pa.Schema:
     """The fields of the release's first file, or of the pinned data set.
 
@@ -234,7 +197,7 @@ def peek(raw: Path) -> pa.Schema:
             return pq.read_schema(first)
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{first}: not a whole parquet file ({short(error)}); fetch it again") from error
-    record = next((opening(lines) for _, lines in chunks(first)), {})
+    record = next((jsonl.opening(lines) for _, lines in jsonl.chunks(first)), {})
     if not record:
         raise ValueError(f"{first}: no line is a JSON object; is this the right file?")
     try:

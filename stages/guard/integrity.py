@@ -16,23 +16,25 @@ STAMPS = Path(".scratch/verified")
 CACHE = Path(".dvc/cache/files/md5")
 RUNS_CODE = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".so"}
 """Endings of files that loading can execute (pickles and what may hold one) or that are code."""
-LOCKS = ("dvc.lock", "signals/dvc.lock")
-"""What DVC recorded of the pipeline and of the signals; a stage's name stands in one of them only."""
 INFLATION = 1000
 """A parquet file may hold this many times its own bytes; text compresses 3 to 30 times."""
 
 
 def locked_stages(root: Path) -> dict[str, dict]:
-    """What the locks of both pipelines say of every stage, by name, removed ones too; all leaves are strings."""
+    """What dvc.lock says of every stage, by name, removed ones too; all leaves are strings."""
+    lock = root / "dvc.lock"
+    return stages_in(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+
+
+def stages_in(lock: str) -> dict[str, dict]:
+    """The same of a lock's text."""
     import yaml
 
-    locks = [root / name for name in LOCKS if (root / name).exists()]
-    loaded = [yaml.load(lock.read_text(encoding="utf-8"), yaml.CBaseLoader) or {} for lock in locks]
-    return {name: stage for lock in loaded for name, stage in lock.get("stages", {}).items()}
+    return (yaml.load(lock, yaml.CBaseLoader) or {}).get("stages", {})
 
 
 def recorded(root: Path) -> dict[str, str]:
-    """Path to md5 of every output in the locks; a folder's ends in `.dir`."""
+    """Path to md5 of every output in dvc.lock; a folder's ends in `.dir`."""
     outs = [out for stage in locked_stages(root).values() for out in stage.get("outs", [])]
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
 

@@ -22,23 +22,26 @@ def admitted(before: list[dict], pairs: list[dict], keep: str, offline: bool) ->
     known = {(row["id"], row["made_in"]) for row in stay}
     twice = [row["id"] for row in pairs if (row["id"], row["made_in"]) in known]
     if twice:
-        told = f"{len(twice)} new pairs stand in the history already, {twice[0]} of {pairs[0]['made_in']} first"
-        raise ValueError(f"{told}; run rank again")
+        first = f"{twice[0]} of {pairs[0]['made_in']} first"
+        raise ValueError(f"{len(twice)} new pairs stand in the history already, {first}; run rank again")
     return stay + pairs if pairs else []
+
+
+def said(prompt: list[dict]) -> tuple[tuple[str, str], ...]:
+    """What a prompt's messages say, in whichever order a file has their fields."""
+    return tuple((message["role"], message["content"]) for message in prompt)
 
 
 def check_prompts(pairs: list[dict], dealt: list[list[dict]], iteration: str) -> None:
     """Raise ValueError for a pair that another iteration made, or to a prompt that this one was not dealt."""
-    # by role and content: a file may have them the other way round
-    said = lambda prompt: tuple((message["role"], message["content"]) for message in prompt)  # noqa: E731
     known = set(map(said, dealt))
     for row in pairs:
         if row["made_in"] != iteration:
-            told = f"pair {row['id']} was made in {row['made_in']}, not in {iteration}"
-            raise ValueError(f"{told}; these are another iteration's pairs, run rank again")
+            told = f"was made in {row['made_in']}, not in {iteration}"
+            raise ValueError(f"pair {row['id']} {told}; these are another iteration's pairs, run rank again")
         if said(row["prompt"]) not in known:
-            told = f"pair {row['id']} of {iteration}: its prompt is none of the {len(dealt)} dealt"
-            raise ValueError(f"{told}; these are another run's pairs, run rank again")
+            told = f"its prompt is none of the {len(dealt)} dealt"
+            raise ValueError(f"pair {row['id']} of {iteration}: {told}; these are another run's pairs, run rank again")
 
 
 def main(params: Any, before: Path, pairs: Path, prompts: Path, iteration: str, *, history: Path) -> None:

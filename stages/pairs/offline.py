@@ -32,9 +32,8 @@ def choose(rows: list[dict], number: int | None) -> list[dict]:
 def main(params: Any, train: Path, *, pairs: Path) -> None:
     rows, wanted = pq.read_table(train).to_pylist(), params.offline.pairs
     if wanted and len(rows) < wanted:
-        raise ValueError(
-            f"offline.pairs = {wanted}, and {train} has {len(rows)}; lower it, set null for all, or let the filter keep more"
-        )
+        remedy = "lower it, set null for all, or let the filter keep more"
+        raise ValueError(f"offline.pairs = {wanted}, and {train} has {len(rows)}; {remedy}")
     chosen = choose(rows, wanted)
     pq.write_table(pa.Table.from_pylist(chosen, SCHEMA), pairs)
     print(f"offline: {len(chosen)} of {len(rows)} raw pairs")

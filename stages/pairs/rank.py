@@ -57,15 +57,15 @@ def by_prompt(candidates: list[dict], n: int) -> dict[str, list[dict]]:
     groups = defaultdict(list)
     for row in sorted(candidates, key=lambda row: (row["id"], row["sample"])):
         if row["reward"] is not None and not math.isfinite(row["reward"]):
-            raise ValueError(
-                f"prompt {row['id']} sample {row['sample']}: reward is {row['reward']}; run score again, nothing can be ranked by it"
-            )
+            told = f"reward is {row['reward']}"
+            remedy = "run score again, nothing can be ranked by it"
+            raise ValueError(f"prompt {row['id']} sample {row['sample']}: {told}; {remedy}")
         groups[row["id"]].append(row)
     for prompt_id, group in groups.items():
-        if [row["sample"] for row in group] != list(range(n)):
-            raise ValueError(
-                f"prompt {prompt_id}: samples {[row['sample'] for row in group]}, generate.n = {n} wants 0 to {n - 1}; generate again"
-            )
+        samples = [row["sample"] for row in group]
+        if samples != list(range(n)):
+            rule = f"generate.n = {n} wants 0 to {n - 1}"
+            raise ValueError(f"prompt {prompt_id}: samples {samples}, {rule}; generate again")
     return groups
 
 
@@ -83,9 +83,7 @@ def proposed(
     below = [row for row in usable if row is not best and worth(row) <= worth(best)]
     if rules.pairing == "all_pairs":
         return list(combinations(falling, 2))
-    if (
-        rules.pairing == "top_bottom"
-    ):  # so many pairs always: those whose better side may not be chosen are dropped by name
+    if rules.pairing == "top_bottom":  # always so many pairs: one whose better side may not win is dropped by name
         k = min(rules.top_k, len(usable) // 2)
         top = sorted(falling, key=lambda row: row not in winners)[:k]
         return list(zip(top, reversed(falling[-k:]), strict=True))
@@ -102,9 +100,9 @@ def left_out(row: dict, truncated: str) -> str:
     """Why a candidate may stand in no pair, or nothing."""
     if row["reward"] is None:
         return "unscored"
-    return (
-        "empty" if not row["completion"].strip() else "truncated" if truncated == "drop" and not row["finished"] else ""
-    )
+    if not row["completion"].strip():
+        return "empty"
+    return "truncated" if truncated == "drop" and not row["finished"] else ""
 
 
 def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict, dict, float] | str]:
@@ -125,13 +123,14 @@ def outcomes(group: list[dict], rules: Rules, draw: int = 0) -> list[tuple[dict,
 
 def fault(better: dict, worse: dict, margin: float, may_win: bool, rules: Rules) -> str:
     """The rule that drops a pair, or nothing."""
-    if (
-        not may_win or margin < 0 or better is worse
-    ):  # those that may be chosen are all among the worst: the better ones were cut off
+    # those that may be chosen are all among the worst: the better ones were cut off
+    if not may_win or margin < 0 or better is worse:
         return "truncated_winner"
     if better["completion"].strip() == worse["completion"].strip():
         return "identical_texts"
-    return "tie" if margin == 0 else "below_margin" if margin <= rules.min_margin else ""
+    if margin == 0:
+        return "tie"
+    return "below_margin" if margin <= rules.min_margin else ""
 
 
 def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int = 0) -> tuple[list[dict], Counter]:
@@ -146,27 +145,32 @@ def rank(groups: dict[str, list[dict]], iteration: str, rules: Rules, seed: int 
         for outcome in outcomes(group, rules, draw):
             if isinstance(outcome, str):
                 drops[outcome] += 1
-                continue
-            best, worst, margin = outcome
-            name = (
-                prompt_id
-                if rules.pairing.startswith(("best_", "across"))
-                else f"{prompt_id}:{best['sample']}-{worst['sample']}"
-            )
-            sides = {
-                side: [{"role": "assistant", "content": row["completion"]}]
-                for side, row in (("chosen", best), ("rejected", worst))
-            }
-            ends = {"chosen_finished": best["finished"], "rejected_finished": worst["finished"]}
-            audit = {"temperatures": (best["temperature"], worst["temperature"])}
-            rows.append(
-                {"id": name, "prompt": best["prompt"], **sides, "margin": margin, **ends, "made_in": iteration, **audit}
-            )
+            else:
+                rows.append(pair(prompt_id, iteration, rules, *outcome))
     if groups and not rows:
-        raise ValueError(
-            f"{len(groups)} prompts, no pair: drops {dict(drops)}; are all rewards equal, or rank.min_margin = {rules.min_margin} too high?"
-        )
+        told = f"{len(groups)} prompts, no pair: drops {dict(drops)}"
+        raise ValueError(f"{told}; are all rewards equal, or rank.min_margin = {rules.min_margin} too high?")
     return rows, drops
+
+
+def pair(prompt_id: str, iteration: str, rules: Rules, better: dict, worse: dict, margin: float) -> dict[str, Any]:
+    """A row of SCHEMA, and for the audit the temperatures of both sides; its id names the samples where a prompt has
+    more than one pair.
+    """
+    name = f"{prompt_id}:{better['sample']}-{worse['sample']}"
+    if rules.pairing.startswith(("best_", "across")):
+        name = prompt_id
+    return {
+        "id": name,
+        "prompt": better["prompt"],
+        "chosen": [{"role": "assistant", "content": better["completion"]}],
+        "rejected": [{"role": "assistant", "content": worse["completion"]}],
+        "margin": margin,
+        "chosen_finished": better["finished"],
+        "rejected_finished": worse["finished"],
+        "made_in": iteration,
+        "temperatures": (better["temperature"], worse["temperature"]),
+    }
 
 
 def audit(rows: list[dict]) -> dict[str, Any]:
@@ -188,10 +192,8 @@ def audit(rows: list[dict]) -> dict[str, Any]:
         "chosen_finished": fmean(r["chosen_finished"] for r in rows),
         "rejected_finished": fmean(r["rejected_finished"] for r in rows),
     }
-    facts |= {
-        f"margin_{name}": margins[int(share * (len(margins) - 1))]
-        for name, share in (("low", 0), ("quartile", 0.25), ("median", 0.5), ("high", 1))
-    }
+    for name, share in (("low", 0), ("quartile", 0.25), ("median", 0.5), ("high", 1)):
+        facts[f"margin_{name}"] = margins[int(share * (len(margins) - 1))]
     for side, name in enumerate(("chosen", "rejected")):
         made = Counter(r["temperatures"][side] for r in rows)
         facts |= {f"{name}_at_{temperature:g}": count / len(rows) for temperature, count in sorted(made.items())}
@@ -224,6 +226,6 @@ def main(params: Any, scores: Path, iteration: str, *, pairs: Path, metrics: Pat
         "left_out": {name: unusable[name] for name in ("unscored", "empty", "truncated")},
         "audit": audit(rows),
     }
-    metrics.write_text(json.dumps(facts, indent=2) + "\n")
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     told = f"{len(candidates)} candidates of {len(groups)} prompts -> {len(rows)} pairs"
     print(f"rank {iteration}: {told}, drops {dict(drops)}")

@@ -141,13 +141,13 @@ def start_engine(worker: Sampler) -> Any:
     options = engine_options(worker.layout, worker.longest)
     return LLM(
         str(worker.model),
-        dtype=worker.dtype,
+        dtype=worker.dtype,  # pyright: ignore[reportArgumentType]
         seed=worker.seed,
         max_num_seqs=worker.layout.sequences,
         enable_prefix_caching=False,
         load_format="safetensors",
         **options,
-    )  # pyright: ignore[reportArgumentType]
+    )
 
 
 def drawn(engine: Any, prompts: list[dict], settings: list[Any], tick: rows.Tick) -> list[Any]:

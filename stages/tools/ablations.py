@@ -68,18 +68,9 @@ def numbers(revision: str) -> dict[str, Any]:
     return show(f"metrics/policy/{last}.json")[last]["test"] | {"selected": selected["policy"]}
 
 
-def recorded(revision: str) -> dict[str, Any]:
-    """What the locks of both pipelines say of every stage, at a revision."""
-    import yaml
-
-    texts = [sh("git", "show", f"{revision}:{name}") for name in integrity.LOCKS]
-    loaded = [yaml.load(text, yaml.CBaseLoader) or {} for text in texts]
-    return {name: entry for lock in loaded for name, entry in lock.get("stages", {}).items()}
-
-
 def stages_run(before: str, after: str) -> int:
-    """How many stages have another entry in the locks than before: those that ran."""
-    old, new = recorded(before), recorded(after)
+    """How many stages have another entry in dvc.lock than at the revision before: those that ran."""
+    old, new = (integrity.stages_in(sh("git", "show", f"{revision}:dvc.lock")) for revision in (before, after))
     return sum(entry != old.get(name) for name, entry in new.items())
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from stages import shards
-from stages.evaluation import html_pages, reward_bench, signal, signal_report
+from stages.evaluation import agreement, html_pages, reward_bench, signal, signal_report
 from stages.guard import params
 from stages.signals import pairs_as_candidates
 from stages.signals.scorers import reward_model
@@ -59,7 +59,7 @@ def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any
     if not rows:
         remedy = "put RewardBench's files there, or name a file of prompt, chosen, rejected"
         raise ValueError(f"{raw}: holds no judged pairs; {remedy}")
-    return signal.on_bench(rows, 0.95)
+    return agreement.on_bench(rows, 0.95)
 
 
 def told(name: str, found: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def main() -> None:
     try:
         params.load(PARAMS)
         PARAMS.write_text(put_in_use(before), encoding="utf-8")
-        code = subprocess.run(["dvc", "--wait-for-lock", "repro", "signal_report@all"]).returncode
+        code = subprocess.run(["dvc", "--wait-for-lock", "repro", "--quiet", "signal_report@all"]).returncode
     except ValueError as error:
         sys.exit(f"signals: {error}")
     finally:

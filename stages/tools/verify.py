@@ -29,23 +29,21 @@ class Finding(Exception):
 
 
 def recorded_stages() -> dict[str, dict]:
-    """What was recorded of every stage of the pipeline and of the signals that it asked for, by name."""
+    """What was recorded of every stage that there is, by name."""
     from dvc.repo import Repo
 
     lock = integrity.locked_stages(Path())
-    stages = [stage for stage in Repo().stage.collect("dvc.yaml", with_deps=True) if stage.cmd]
-    names = [stage.addressing.rpartition(":")[2] for stage in stages]
-    return {name: lock[name] for name in names}
+    return {stage.name: lock[stage.name] for stage in Repo().index.stages if stage.cmd}
 
 
 def check_graph() -> None:
     """Params, commands, inputs and outputs agree with dvc.lock, as DVC sees it. Raises Finding."""
-    done = subprocess.run(["dvc", "status", "--json", "--with-deps", "dvc.yaml"], capture_output=True, encoding="utf-8")
+    done = subprocess.run(["dvc", "status", "--json"], capture_output=True, encoding="utf-8")
     changed = json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else {}
     if done.returncode or changed:
         told = done.stderr.strip() if done.returncode else json.dumps(changed)[:300]
-        remedy = "run `dvc pull -d dvc.yaml`, and if it stays, `dvc --wait-for-lock repro`"
-        raise Finding(f"dvc status -d dvc.yaml: {told}; {remedy}")
+        remedy = "run `dvc pull`, and if it stays, `dvc --wait-for-lock repro`"
+        raise Finding(f"dvc status: {told}; {remedy}")
 
 
 def check_keys(root: Path) -> int:

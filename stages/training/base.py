@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 DATA_FILES = ["chatml.jinja"]
-TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text()
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -31,9 +31,8 @@ def wheel_file(name: str, revision: str | None) -> Path:
         raise ValueError(f"params.yaml: base.model = {name}: no package {package} is installed; run `make setup`")
     installed = importlib.metadata.version(package.replace("_", "-"))
     if installed != revision:
-        raise ValueError(
-            f"params.yaml: base.revision = {revision}, but {package} {installed} is installed; set the one or install the other"
-        )
+        told = f"base.revision = {revision}, but {package} {installed} is installed"
+        raise ValueError(f"params.yaml: {told}; set the one or install the other")
     return Path(spec.origin).with_name(file)
 
 
@@ -44,7 +43,8 @@ def from_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
-    del model.hf_quantizer, model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]  or plain weights were marked as quantised
+    # or plain weights were marked as quantised
+    del model.hf_quantizer, model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     model.is_quantized = False  # pyright: ignore[reportArgumentType]
     model.config._name_or_path = ""
     tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, SPECIAL[0]
@@ -59,7 +59,6 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(SPECIAL + alphabet)}, merges=[]))
-    # type: ignore[assignment]
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=SPECIAL[2], pad_token=SPECIAL[0], bos_token=SPECIAL[1]
@@ -92,9 +91,8 @@ def from_hub(name: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise ValueError(
-            f"params.yaml: base.revision = {revision!r}: {name} needs its 40-digit commit, so that the run can be repeated; pin it"
-        )
+        rule = f"{name} needs its 40-digit commit, so that the run can be repeated"
+        raise ValueError(f"params.yaml: base.revision = {revision!r}: {rule}; pin it")
     model = AutoModelForCausalLM.from_pretrained(
         name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
     )
@@ -122,4 +120,5 @@ def main(params: Any, *, model: Path) -> None:
     weights.config.eos_token_id = weights.generation_config.eos_token_id = tokenizer.eos_token_id
     weights.save_pretrained(model)
     tokenizer.save_pretrained(model)
-    print(f"base: {name}, {sum(p.numel() for p in weights.parameters()):,} weights as {params.dtype}")
+    number = sum(weight.numel() for weight in weights.parameters())
+    print(f"base: {name}, {number:,} weights as {params.dtype}")

@@ -121,14 +121,17 @@ def first_layers(model_class: Any, model: Path, layers: int | None, name: str, *
     return model_class.from_pretrained(model, config=settings, **model_options())
 
 
-def autocast(model: Any, device: str) -> None:
-    """Let a model compute in bfloat16 and answer in float32, as accelerate does unless DeepSpeed runs: the same
-    numbers on any layout.
+def autocast(trainer: Any) -> None:
+    """Let the model, and a reference beside it, compute in bfloat16 and answer in float32, as accelerate does unless
+    DeepSpeed runs: the same numbers on any layout.
     """
     import torch
     from accelerate.utils import convert_outputs_to_fp32
 
-    model.forward = convert_outputs_to_fp32(torch.autocast(device, torch.bfloat16)(model.forward))
+    low = torch.autocast(trainer.args.device.type, torch.bfloat16)
+    for held in filter(None, (trainer.model, getattr(trainer, "ref_model", None))):
+        model = trainer.accelerator.unwrap_model(held)
+        model.forward = convert_outputs_to_fp32(low(model.forward))
 
 
 def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None:
@@ -140,7 +143,7 @@ def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None
     from transformers import ProgressCallback
 
     if trainer.is_deepspeed_enabled and dtype == "bfloat16":
-        autocast(trainer.model, trainer.args.device.type)
+        autocast(trainer)
     trainer.remove_callback(ProgressCallback)
     for each in watch.callbacks(rows_of):
         trainer.add_callback(each)

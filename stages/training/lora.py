@@ -32,11 +32,9 @@ def save(trainer: Any, tokenizer: Any, start: Path, policy: Path, dtype: str) ->
         trainer.accelerator.unwrap_model(trainer.model).save_pretrained(policy / NAME, state_dict=state)
         (policy / NAME / "README.md").unlink(missing_ok=True)
         described = policy / NAME / "adapter_config.json"
-        facts = json.loads(described.read_text()) | {
-            "base_model_name_or_path": str(start),
-            "revision": digest.model(start),
-        }
-        described.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+        facts = json.loads(described.read_text(encoding="utf-8"))
+        facts |= {"base_model_name_or_path": str(start), "revision": digest.model(start)}
+        described.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         # or ZeRO-3 would cut the model that is merged into over all processes, which are not here
         unset_hf_deepspeed_config()
         merge(start, policy / NAME, policy, dtype)
@@ -49,12 +47,10 @@ def merge(model: Path, adapter: Path, merged: Path, dtype: str) -> None:
 
     Raises ValueError for an adapter that was trained on another model.
     """
-    facts = json.loads((adapter / "adapter_config.json").read_text())
-    if facts["revision"] != digest.model(model):
-        told = f"{facts['base_model_name_or_path']} with digest {facts['revision']}"
-        raise ValueError(
-            f"{adapter} was trained on {told}, {model} has {digest.model(model)}; merge it into the model it belongs to"
-        )
+    facts, this = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")), digest.model(model)
+    if facts["revision"] != this:
+        other = f"{facts['base_model_name_or_path']} with digest {facts['revision']}"
+        raise ValueError(f"{adapter} was trained on {other}, {model} has {this}; merge it into the model it belongs to")
     # only now: a refusal is one line, and bitsandbytes, which peft imports, has a word of its own on some processors
     import torch
     from peft import PeftModel

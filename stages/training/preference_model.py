@@ -64,8 +64,8 @@ def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path
     harness.train(trainer, params.dtype)
     harness.save(trainer, tokenizer, preference, params.dtype)
     harness.write_curve(trainer, curve)
-    drops = {"over_max_tokens": len(rows) - len(short)}
-    facts = harness.account(len(short), drops, harness.losses(trainer)) | {"packed_rows": len(packed)}
+    drops, losses = {"over_max_tokens": len(rows) - len(short)}, harness.losses(trainer)
+    facts = harness.account(len(short), drops, losses) | {"packed_rows": len(packed)}
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    last = facts["curve"][-1][1]
+    last = losses[-1][1]
     print(f"preference_model: {len(short)} pairs in {len(packed)} rows, left out {drops}, last loss {last:.3f}")

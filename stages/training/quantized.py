@@ -22,7 +22,7 @@ def options(dtype: str) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    device = (
-        {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if torch.cuda.is_available() else {}
-    )  # else all would load on the first
-    return {"quantization_config": settings} | device
+    if not torch.cuda.is_available():
+        return {"quantization_config": settings}
+    mine = int(os.environ.get("LOCAL_RANK", "0"))  # else all would load on the first
+    return {"quantization_config": settings, "device_map": {"": mine}}

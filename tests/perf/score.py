@@ -1,7 +1,7 @@
 """What scoring costs: our way, the bare forward passes, and one text at a time through a text-classification pipeline,
 as RLHFlow scores.
 
-Run     python -m tests.perf.score [models/reward data/candidates/pi0-0.parquet]     (after `make repro`; the rounds
+Run     python -m tests.perf.score [models/reward data/candidates/pi0]     (after `make repro`; the rounds
         alternate)
 Prints  tokens/s of each way (medians), their ratios, and the largest difference of a reward, on the quickstart's texts
         and on prompts three times as long as their answers
@@ -12,32 +12,30 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from stages import chat
+from stages import chat, rows, shards
 from stages.signals import forward
 
 ROUNDS = 3
-RUNTIME = SimpleNamespace(threads=2, forward_batch_tokens=2048)
+LAYOUT = forward.Layout(threads=2, forward_batch_tokens=2048)
 
 
-def longer(rows: list[dict]) -> list[dict]:
+def longer(asked: list[dict]) -> list[dict]:
     """The same answers to prompts about three times as long: the prompt is preceded by turns made of other answers."""
-    prompts = list(dict.fromkeys(row["id"] for row in rows))
-    texts = [row["completion"] for row in rows]
-    asked = {name: " ".join(texts[(7 * k + j) % len(texts)] for j in range(3)) for k, name in enumerate(prompts)}
+    prompts = list(dict.fromkeys(row["id"] for row in asked))
+    texts = [row["completion"] for row in asked]
+    before = {name: " ".join(texts[(7 * k + j) % len(texts)] for j in range(3)) for k, name in enumerate(prompts)}
     return [
-        row | {"prompt": [{"role": "user", "content": f"{asked[row['id']]} {row['prompt'][-1]['content']}"}]}
-        for row in rows
+        row | {"prompt": [{"role": "user", "content": f"{before[row['id']]} {row['prompt'][-1]['content']}"}]}
+        for row in asked
     ]
 
 
-def ours(model: Path, rows: list[dict]) -> list[float]:
-    tokens = forward.tokenized(model, [(row["prompt"], row["completion"], row["finished"]) for row in rows])
-    return forward.rewards(model, tokens, "float32", RUNTIME, [row["id"] for row in rows])
+def ours(model: Path, asked: list[dict]) -> list[float]:
+    """As the stage scores, its chunks and the loading of the model included."""
+    (scored,) = rows.mapped([asked], forward.Rewards(model, "float32", LAYOUT), "ours", forward.CHUNK)
+    return [row["reward"] for row in scored]
 
 
 def bare(network: Any, sequences: list[list[int]]) -> None:
@@ -45,9 +43,9 @@ def bare(network: Any, sequences: list[list[int]]) -> None:
     import torch
 
     with torch.inference_mode():
-        for rows in forward.batches([len(s) for s in sequences], RUNTIME.forward_batch_tokens):
-            width = min(len(sequences[i]) for i in rows)
-            network(input_ids=torch.tensor([sequences[i][:width] for i in rows]), use_cache=False)
+        for batch in forward.batches([len(s) for s in sequences], LAYOUT.forward_batch_tokens):
+            width = min(len(sequences[i]) for i in batch)
+            network(input_ids=torch.tensor([sequences[i][:width] for i in batch]), use_cache=False)
 
 
 def pipeline(model: Path) -> Callable[[list[str]], list[float]]:
@@ -63,46 +61,41 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - start
 
 
-def compare(title: str, model: Path, rows: list[dict]) -> None:
+def compare(title: str, model: Path, asked: list[dict]) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
     torch.set_num_threads(2)
-    tokenizer, network = (
-        chat.load_tokenizer(model),
-        AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval(),
-    )
-    pairs = forward.tokenized(model, [(row["prompt"], row["completion"], row["finished"]) for row in rows])
-    sequences, naive = [p + c for p, c in pairs], pipeline(model)
-    texts = [tokenizer.decode(s) for s in sequences]
-    total, sent = sum(map(len, sequences)), sum(len(tokenizer(t).input_ids) for t in texts)
+    tokenizer = chat.load_tokenizer(model)
+    network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    pairs = forward.tokenized(tokenizer, asked)
+    sequences, naive = [prompt + completion for prompt, completion in pairs], pipeline(model)
+    texts = [tokenizer.decode(sequence) for sequence in sequences]
+    total, sent = sum(map(len, sequences)), sum(len(tokenizer(text).input_ids) for text in texts)
     spent: dict[str, list[float]] = {"ours": [], "bare forward": [], "pipeline, batch 1": []}
     difference = 0.0
     for _ in range(ROUNDS):
-        mine, seconds = timed(lambda: ours(model, rows))
+        mine, seconds = timed(lambda: ours(model, asked))
         spent["ours"].append(seconds)
         spent["bare forward"].append(timed(lambda: bare(network, sequences))[1])
         theirs, seconds = timed(lambda: naive(texts))
         spent["pipeline, batch 1"].append(seconds)
         difference = max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) if sent == total else difference
     medians = {name: statistics.median(seconds) for name, seconds in spent.items()}
-    prompt = sum(len(p) for p, _ in pairs) / len(pairs)
-    print(
-        f"{title}: {len(rows)} answers to {len({r['id'] for r in rows})} prompts, {total:,} tokens, {prompt:.0f} of the prompt and",
-        end=" ",
-    )
-    print(f"{total / len(rows) - prompt:.0f} of the answer each; largest difference of a reward {difference:.1e}")
+    prompts, prompt = len({row["id"] for row in asked}), sum(len(prompt) for prompt, _ in pairs) / len(pairs)
+    print(f"{title}: {len(asked)} answers to {prompts} prompts, {total:,} tokens,", end=" ")
+    print(f"{prompt:.0f} of the prompt and {total / len(asked) - prompt:.0f} of the answer each;", end=" ")
+    print(f"largest difference of a reward {difference:.1e}")
     for name, seconds in medians.items():
-        print(
-            f"  {name:18s} {seconds:6.1f} s  {total / seconds:7,.0f} tokens/s   ours is {seconds / medians['ours']:.2f} times as fast"
-        )
+        times = seconds / medians["ours"]
+        print(f"  {name:18s} {seconds:6.1f} s  {total / seconds:7,.0f} tokens/s   ours is {times:.2f} times as fast")
 
 
 def main() -> None:
-    model, *files = map(Path, sys.argv[1:] or ["models/reward", "data/candidates/pi0-0.parquet"])
-    rows = [row for file in files for row in pq.read_table(file).to_pylist()][:256]
-    compare("as sampled", model, rows)
-    compare("long prompts", model, longer(rows))
+    model, candidates = map(Path, sys.argv[1:] or ["models/reward", "data/candidates/pi0"])
+    asked = shards.read(candidates)[:256]
+    compare("as sampled", model, asked)
+    compare("long prompts", model, longer(asked))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ FOLLOW_UPS = [
 ]
 PER_TOPIC = 7
 ANNOTATED, SEED = 170, 2405
-TOPICS = list(json.loads(Path("stages/signals/annotator_topics.json").read_text()))
+WORDS = json.loads(Path("stages/signals/annotator_topics.json").read_text(encoding="utf-8"))  # of each topic
+TOPICS = list(WORDS)
 
 
 def phrase(kind: str, topic: str) -> str:
@@ -51,10 +52,8 @@ def single(topic_index: int, k: int) -> list[dict]:
 
 
 def multi(topic_index: int) -> list[dict]:
-    topic, first = (
-        TOPICS[topic_index],
-        ", ".join(json.loads(Path("stages/signals/annotator_topics.json").read_text())[TOPICS[topic_index]][:3]),
-    )
+    topic = TOPICS[topic_index]
+    first = ", ".join(WORDS[topic][:3])
     return [
         {"role": "user", "content": f"What comes to mind when you think of {topic}?"},
         {"role": "assistant", "content": f"When I think of {topic}, I think of things like {first}."},
@@ -65,18 +64,14 @@ def multi(topic_index: int) -> list[dict]:
 def main() -> None:
     rows = [(f"{i:02d}-{k}", single(i, k)) for i in range(len(TOPICS)) for k in range(PER_TOPIC)]
     rows += [(f"{i:02d}-m", multi(i)) for i in range(0, len(TOPICS), 3)]
-    lines = [
-        json.dumps({"id": f"qs-{name}", "messages": messages}, ensure_ascii=False) for name, messages in sorted(rows)
-    ]
+    records = [{"id": f"qs-{name}", "messages": messages} for name, messages in sorted(rows)]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
     annotated = random.Random(SEED).sample(lines, ANNOTATED)
-    for file, part in (
-        ("to_annotate.jsonl", annotated),
-        ("prompts.jsonl", [line for line in lines if line not in set(annotated)]),
-    ):
-        Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n")
-    print(
-        f"make_prompts: {len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds, {ANNOTATED} of them to annotate"
-    )
+    others = [line for line in lines if line not in set(annotated)]
+    for file, part in (("to_annotate.jsonl", annotated), ("prompts.jsonl", others)):
+        Path("data/raw/quickstart", file).write_text("\n".join(part) + "\n", encoding="utf-8")
+    told = f"{len(lines)} prompts over {len(TOPICS)} topics and {len(KINDS)} kinds"
+    print(f"make_prompts: {told}, {ANNOTATED} of them to annotate")
 
 
 if __name__ == "__main__":
