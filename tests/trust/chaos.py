@@ -7,8 +7,8 @@ Smoke profile, real DVC, vLLM and training. Each round starts `dvc --wait-for-lo
 sends KILL or TERM to dvc, to dvc just when a stage has ended and is being recorded, to the guard of the running stage,
 or to the youngest process beneath it (not to the guard's watchdog). After each: nothing of the run is alive, and no
 later round runs a stage that dvc.lock ever had. A file that DVC was writing when it died is mended as docs/recovery.md
-says; where that is dvc.lock, the cheap stages of which git keeps an output run again. At the end dvc.lock equals that of an undisturbed run in another folder, with another hash seed, locale, time
-zone and umask.
+says; where that is dvc.lock, the cheap stages of which git keeps an output run again. At the end dvc.lock equals that
+of an undisturbed run in another folder, with another hash seed, locale, time zone and umask.
 """
 
 import os
@@ -118,7 +118,7 @@ def ran(log: Path) -> list[str]:
 
 
 def kept_by_git(folder: Path) -> set[str]:
-    """The stages of which git keeps an output: DVC's run-cache has nothing of them, so they run again without a lock."""
+    """The stages of which git keeps an output: DVC's run-cache lacks them, so they run again without a lock."""
     return {name for name, stage in graph.stages(folder).items() if not all(out.use_cache for out in stage.outs)}
 
 
