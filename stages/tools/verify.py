@@ -33,7 +33,8 @@ def recorded_stages() -> dict[str, dict]:
     from dvc.repo import Repo
 
     lock = integrity.locked_stages(Path())
-    return {stage.name: lock[stage.name] for stage in Repo().index.stages if stage.cmd}
+    names = [stage.addressing.rpartition(":")[2] for stage in Repo().index.stages if stage.cmd]
+    return {name: lock[name] for name in names}
 
 
 def check_graph() -> None:
