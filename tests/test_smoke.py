@@ -36,7 +36,7 @@ def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
 
 def test_every_row_is_accounted_for(smoke):
     files = [
-        "metrics/prepare/quickstart",
+        "data/preferences/quickstart",
         "metrics/prompts",
         "metrics/rank/t0",
         "metrics/rank/t1",
