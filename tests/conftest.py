@@ -185,6 +185,24 @@ def pairs(number: int) -> list[dict]:
     return [pair(k) for k in range(number)]
 
 
+def sides(model: Path, rows: list[dict]) -> list:
+    """Token ids of the chosen side of every pair, then of the rejected side of every pair."""
+    from stages import chat
+    from stages.signals import forward
+    from stages.training import reference
+
+    answers = [reference.side(row, name) for name in ("chosen", "rejected") for row in rows]
+    return forward.tokenized(chat.load_tokenizer(model), answers)
+
+
+def log_probabilities(model: Path, tokens: list, dtype: str, runtime: Any) -> list[float]:
+    """log pi of each row of (prompt, completion), in nats."""
+    from stages.signals import forward
+
+    values = forward.logprobs(model, dtype, runtime, alone=False)
+    return values(tokens, ["x"] * len(tokens), lambda done: None)
+
+
 @pytest.fixture
 def history(tiny_model, runtime, tmp_path):
     """Eight pairs with the tiny model's log-probabilities."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from dvc.repo import Repo
 
 from stages.guard import fingerprint, options, sections
 from stages.guard.chunks import keys_read
@@ -16,12 +15,12 @@ from tests.trust import graph
 from tests.trust.graph import module_of
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES: list[Any] = [stage for stage in Repo(str(ROOT)).index.stages if stage.cmd]
-NAMED = {stage.name: stage for stage in STAGES}
+NAMED = graph.stages(ROOT)
+STAGES: list[Any] = list(NAMED.values())
 
 
 def names(folder: Path) -> set[str]:
-    return {stage.name for stage in Repo(str(folder)).index.stages if stage.cmd}
+    return set(graph.stages(folder))
 
 
 def test_there_are_stages_and_each_runs_under_the_guard():
@@ -165,7 +164,7 @@ def test_an_iteration_can_start_from_pi0_and_refer_to_the_policy_before(clone):
     (clone / "params.yaml").write_text(
         text.replace(line, line.replace("start: pi1, reference: pi0", "start: pi0, reference: pi1"))
     )
-    commands = {stage.name: str(stage.cmd) for stage in Repo(str(clone)).index.stages}
+    commands = {name: str(stage.cmd) for name, stage in graph.stages(clone).items()}
     assert (
         "--model models/pi0 --sampled models/pi1 --reference models/pi1 " in commands["dpo@t1"]
         and "--model models/pi1 " in commands["reference@t1"]

@@ -16,7 +16,7 @@ from stages import chat
 from stages.pairs import offline
 from stages.signals import forward, pairwise
 from stages.training import dpo, harness, preference_model, reference, reward_model, sft
-from tests.conftest import pairs
+from tests.conftest import log_probabilities, pairs, sides
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
@@ -34,12 +34,6 @@ def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, lim
         own = [i for i in range(len(rows)) if names[i] == name]
         alone = [[own[k] for k in batch] for batch in forward.batches([lengths[i] for i in own], limit)]
         assert [batch for batch in made if names[batch[0]] == name] == alone
-
-
-def sides(model, rows: list[dict]) -> list[forward.Row]:
-    """The chosen side of every pair, then the rejected side of every pair."""
-    answers = [reference.side(row, name) for name in ("chosen", "rejected") for row in rows]
-    return forward.tokenized(chat.load_tokenizer(model), answers)
 
 
 def test_log_probabilities_are_the_sum_over_the_answers_tokens(tiny_model, runtime):
@@ -204,7 +198,7 @@ def test_the_references_log_probabilities_are_those_that_trl_computes_beforehand
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         apart = [abs(theirs - row[name]) for theirs, row in zip(trainer.train_dataset[name], known, strict=True)]
         assert fmean(apart) <= mean and max(apart) <= most, apart
-    low = forward.logprobs(tiny_model, forward.sides(tiny_model, known), "bfloat16", runtime)[: len(known)]
+    low = log_probabilities(tiny_model, sides(tiny_model, known), "bfloat16", runtime)[: len(known)]
     assert fmean(abs(each - row["ref_chosen_logps"]) for each, row in zip(low, known, strict=True)) > 4e-3
 
 

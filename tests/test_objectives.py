@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import chat
-from stages.signals import forward
 from stages.training import base, dpo, losses, objectives, steps
+from tests.conftest import log_probabilities, sides
 from tests.test_models import LOSS, settings, train_dpo
 
 
@@ -102,7 +102,7 @@ def first_loss(policy, reference, history, runtime, out, **changes) -> float:
 def first_step(policy, history) -> list[int]:
     """The numbers of the first step's four pairs."""
     rows = pq.read_table(history).to_pylist()
-    tokens = forward.sides(policy, rows)
+    tokens = sides(policy, rows)
     answers = [(len(tokens[i][1]), len(tokens[i + len(rows)][1])) for i in range(len(rows))]
     return steps.order([max(each) for each in answers], 4, 1, 0)[:4]
 
@@ -112,8 +112,8 @@ def first_batch(policy, history, runtime) -> list[dict[str, float]]:
     their tokens; c and x, the log-ratios; d, the difference of these.
     """
     rows = pq.read_table(history).to_pylist()
-    tokens, n = forward.sides(policy, rows), len(rows)
-    logs, lengths = forward.logprobs(policy, tokens, "float32", runtime), [len(answer) for _, answer in tokens]
+    tokens, n = sides(policy, rows), len(rows)
+    logs, lengths = log_probabilities(policy, tokens, "float32", runtime), [len(answer) for _, answer in tokens]
     batch = []
     for i in first_step(policy, history):
         row = {"w": logs[i], "l": logs[i + n], "nw": lengths[i], "nl": lengths[i + n]}
@@ -243,7 +243,7 @@ def test_kto_holds_each_side_against_the_kl_of_mismatched_pairs(tiny_model, othe
 
     def ratios(name: str) -> list[float]:
         texts = [(row["prompt_ids"], row[name]) for row in rows]
-        mine, its = (forward.logprobs(model, texts, "float32", runtime) for model in (other, tiny_model))
+        mine, its = (log_probabilities(model, texts, "float32", runtime) for model in (other, tiny_model))
         return [a - b for a, b in zip(mine, its, strict=True)]
 
     kl = max(0.0, fmean(ratios("KL_completion_ids")))
@@ -262,10 +262,10 @@ def test_orpo_is_the_nll_of_prompt_and_answer_and_the_log_odds_ratio(tiny_model,
     batch's chosen sides.
     """
     runtime.micro_batch_rows = 4
-    batch, rows = first_batch(other, history, runtime), forward.sides(other, pq.read_table(history).to_pylist())
+    batch, rows = first_batch(other, history, runtime), sides(other, pq.read_table(history).to_pylist())
     names = first_step(other, history)
     whole = [(rows[i][0][:1], rows[i][0][1:] + rows[i][1]) for i in names]
-    nll = -sum(forward.logprobs(other, whole, "float32", runtime)) / sum(len(tokens) for _, tokens in whole)
+    nll = -sum(log_probabilities(other, whole, "float32", runtime)) / sum(len(tokens) for _, tokens in whole)
     ratio = fmean(log_sigmoid(log_odds(r["w"] / r["nw"]) - log_odds(r["l"] / r["nl"])) for r in batch)
     assert first_loss(other, tiny_model, history, runtime, tmp_path / "p", loss=["orpo"]) == pytest.approx(
         nll - 0.1 * ratio, abs=1e-3
@@ -309,15 +309,15 @@ def test_ld_alpha_weighs_the_tokens_of_the_longer_side_that_the_shorter_one_has_
 ):
     """Of both models; halfway between the log-probability of the common length and that of the whole answer."""
     runtime.micro_batch_rows = 4
-    rows = forward.sides(other, pq.read_table(history).to_pylist())
+    rows = sides(other, pq.read_table(history).to_pylist())
     numbers, n = first_step(other, history), len(rows) // 2
 
     def weighed(model) -> list[float]:
         shared = {i: min(len(rows[i][1]), len(rows[i + n][1])) for i in numbers}
-        sides = [(i, k) for k in (0, n) for i in numbers]
-        cut = [(rows[i + k][0], rows[i + k][1][: shared[i]]) for i, k in sides]
-        parts = forward.logprobs(model, cut, "float32", runtime)
-        wholes = forward.logprobs(model, [rows[i + k] for i, k in sides], "float32", runtime)
+        places = [(i, k) for k in (0, n) for i in numbers]
+        cut = [(rows[i + k][0], rows[i + k][1][: shared[i]]) for i, k in places]
+        parts = log_probabilities(model, cut, "float32", runtime)
+        wholes = log_probabilities(model, [rows[i + k] for i, k in places], "float32", runtime)
         return [part + 0.5 * (whole - part) for part, whole in zip(parts, wholes, strict=True)]
 
     ratios = [mine - its for mine, its in zip(weighed(other), weighed(tiny_model), strict=True)]
@@ -334,7 +334,7 @@ def test_the_losses_that_params_know_are_the_losses_that_trl_knows():
 
     from trl import DPOTrainer
 
-    from stages.guard.params import Dpo
+    from stages.guard.sections import Dpo
 
     known = set(get_args(get_args(Dpo.model_fields["loss"].annotation)[0]))
     trls = set(re.findall(r'loss_type == "(\w+)"', getsource(DPOTrainer._compute_loss)))

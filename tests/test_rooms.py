@@ -8,7 +8,7 @@ import pytest
 from stages.guard import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = {"chat", "messages", "rows", "shards"}  # modules beside the rooms: everybody's
+CONTRACTS = {"chat", "messages", "rows", "shards", "words"}  # modules beside the rooms: everybody's
 STAGES = {
     "data": set(),
     "sampling": set(),

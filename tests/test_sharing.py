@@ -26,7 +26,8 @@ import asyncio, asyncssh, sys
 async def main():
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key("client"); key.write_public_key("client.pub")
-    await asyncssh.listen("127.0.0.1", int(sys.argv[1]), server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+    host = asyncssh.generate_private_key("ssh-ed25519")
+    await asyncssh.listen("127.0.0.1", int(sys.argv[1]), server_host_keys=[host],
                           authorized_client_keys="client.pub", sftp_factory=True)
     await asyncio.get_event_loop().create_future()
 asyncio.run(main())

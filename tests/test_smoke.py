@@ -182,13 +182,15 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(own_smoke):
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smoke):
     out = own_smoke / "data/candidates/pi0/shard-00000.parquet"
     whole = out.read_bytes()
-    words = "--policy models/pi0 --rival models/base --prompts data/prompts/pi0.parquet --iteration pi0 --candidates data/candidates/pi0"
-    command = ["python", "-m", "stages.guard.run", "sampling.generate", *words.split()]
+    reads = "--policy models/pi0 --rival models/base --prompts data/prompts/pi0.parquet --iteration pi0"
+    words = f"-m stages.guard.run sampling.generate {reads} --candidates data/candidates/pi0"
+    command = ["python", *words.split()]
     run = subprocess.Popen(command, cwd=own_smoke, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert run.stderr is not None
-    for line in run.stderr:  # the bar appears when sampling begins
-        if b"Processed prompts" in line or b"Rendering prompts" in line:
-            break
+    said = b""
+    while b"/24 [" not in said:  # the bar appears when sampling begins
+        said += run.stderr.read(1)
+        assert run.poll() is None, said
     run.kill()
     run.wait()
     assert out.read_bytes() == whole
@@ -197,22 +199,15 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smo
 
 
 def test_deepspeed_trains_on_two_processes(own_smoke):
-    """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to the one of a single process."""
+    """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to that of a single process."""
     from safetensors.torch import load_file
 
-    assert (
-        sh(
-            "python -m stages.tools.profile smoke runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1",
-            own_smoke,
-        ).returncode
-        == 0
-    )
+    layout = "runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1"
+    assert sh(f"python -m stages.tools.profile smoke {layout}", own_smoke).returncode == 0
     assert "up to date" in sh("dvc status", own_smoke).stdout
-    words = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    done = sh(
-        f"python -m stages.guard.run training.dpo {words} --policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json",
-        own_smoke,
-    )
+    reads = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
+    writes = "--policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json"
+    done = sh(f"python -m stages.guard.run training.dpo {reads} {writes}", own_smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     start, one, two = (
         load_file(own_smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two")
@@ -221,26 +216,20 @@ def test_deepspeed_trains_on_two_processes(own_smoke):
 
 
 def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(own_smoke):
-    assert (
-        sh(
-            "python -m stages.tools.profile smoke runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2",
-            own_smoke,
-        ).returncode
-        == 0
-    )
-    words = "--model models/base --train data/filtered/train.parquet --member 0 --reward .scratch/reward --curve .scratch/reward.csv"
-    done = sh(f"python -m stages.guard.run training.reward_model {words}", own_smoke)
+    layout = "runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2"
+    assert sh(f"python -m stages.tools.profile smoke {layout}", own_smoke).returncode == 0
+    reads = "--model models/base --train data/filtered/train.parquet --member 0"
+    writes = "--reward .scratch/reward --curve .scratch/reward.csv --metrics .scratch/reward.json"
+    done = sh(f"python -m stages.guard.run training.reward_model {reads} {writes}", own_smoke)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "best validation loss" in done.stdout and not list((own_smoke / ".scratch").rglob("*checkpoint*"))
-    rated = sh(
-        "python -m stages.guard.run signals.scorers.reward_model --reward .scratch/reward --candidates data/candidates/judged --scores .scratch/s",
-        own_smoke,
-    )
+    words = "--reward .scratch/reward --candidates data/candidates/judged --scores .scratch/s"
+    rated = sh(f"python -m stages.guard.run signals.scorers.reward_model {words}", own_smoke)
     assert rated.returncode == 0, rated.stderr[-3000:]
 
 
 def least_free_while(command: str, folder: Path) -> int:
-    """Bytes of the GPU's memory that are free when least of them are, while a command runs; whoever takes the others."""
+    """Bytes of the GPU's memory that are free when least are, while a command runs, whoever takes the others."""
     import torch
 
     free, log = [torch.cuda.mem_get_info()[0]], folder / ".scratch/log"

@@ -329,7 +329,6 @@ class Runtime(Section):
     deepspeed: Annotated[int, Field(ge=0, le=3)]
     threads: Count | None
     micro_batch_rows: Count
-    chunk_rows: Count
     forward_batch_tokens: Count
     gradient_checkpointing: bool
     checkpoint_steps: Annotated[int, Field(ge=0)]

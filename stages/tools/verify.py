@@ -33,7 +33,8 @@ def recorded_stages() -> dict[str, dict]:
     from dvc.repo import Repo
 
     lock = integrity.locked_stages(Path())
-    return {stage.name: lock[stage.name] for stage in Repo().index.stages if stage.cmd}
+    every: list[Any] = Repo().index.stages
+    return {stage.name: lock[stage.name] for stage in every if stage.cmd}
 
 
 def check_graph() -> None:

@@ -13,7 +13,8 @@ VERDICTS = "data/stop/"
 
 def stages(root: Path) -> dict[str, Any]:
     """The stages of dvc.yaml by name, each after those it reads from."""
-    found = {stage.name: stage for stage in Repo(str(root)).index.stages if stage.cmd}
+    every: list[Any] = Repo(str(root)).index.stages
+    found = {stage.name: stage for stage in every if stage.cmd}
     ordered: dict[str, Any] = {}
     while len(ordered) < len(found):
         made = {out for stage in ordered.values() for out in outs(stage)}
