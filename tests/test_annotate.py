@@ -67,11 +67,13 @@ def asked(tmp_path, monkeypatch):
     rows = [{"id": f"pi0:{p}", "a": sample(p, 0, "one"), "b": sample(p, 1, "two")} for p in "pq"]
     with pytest.raises(ValueError, match="2 pairs wait for labels"):
         annotate.by_people(rows, tmp_path / "pi0.jsonl")
-    return rows, [json.loads(line) for line in (tmp_path / ".scratch/labels/pi0.jsonl").read_text().splitlines()]
+    return rows, [
+        json.loads(line) for line in (tmp_path / ".scratch/labels/pi0.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def answered(tmp_path, rows, lines) -> list[str]:
-    (tmp_path / "pi0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "pi0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return annotate.by_people(rows, tmp_path / "pi0.jsonl")
 
 
@@ -83,14 +85,16 @@ def test_answers_come_back_by_id_and_in_any_order(asked, tmp_path):
 def test_labels_that_were_filled_in_where_the_questions_stand_are_not_written_over(asked, tmp_path):
     rows, lines = asked
     out = tmp_path / ".scratch/labels/pi0.jsonl"
-    out.write_text("".join(json.dumps(line) + "\n" for line in (lines[0] | {"choice": "A"}, lines[1])))
-    text = out.read_text()
+    out.write_text(
+        "".join(json.dumps(line) + "\n" for line in (lines[0] | {"choice": "A"}, lines[1])), encoding="utf-8"
+    )
+    text = out.read_text(encoding="utf-8")
     with pytest.raises(
         ValueError,
         match=r"pi0.jsonl has 1 lines filled in, which are not written over: save it as .*pi0.jsonl when it is whole",
     ):
         annotate.by_people(rows, tmp_path / "pi0.jsonl")
-    assert out.read_text() == text
+    assert out.read_text(encoding="utf-8") == text
 
 
 def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkeypatch):
@@ -99,8 +103,8 @@ def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path, monkey
     rows = [{"id": "pi0:p", "a": sample("p", 0, "one\u2028two"), "b": sample("p", 1, "three\x85four")}]
     with pytest.raises(ValueError, match="1 pairs wait for labels"):
         annotate.by_people(rows, tmp_path / "pi0.jsonl")
-    written = (tmp_path / ".scratch/labels/pi0.jsonl").read_text()
-    (tmp_path / "pi0.jsonl").write_text(written.replace('"choice": null', '"choice": "A"'))
+    written = (tmp_path / ".scratch/labels/pi0.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "pi0.jsonl").write_text(written.replace('"choice": null', '"choice": "A"'), encoding="utf-8")
     assert annotate.by_people(rows, tmp_path / "pi0.jsonl") == ["A"]
 
 

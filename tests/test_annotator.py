@@ -138,7 +138,7 @@ def test_every_shipped_prompt_names_a_topic_the_annotator_knows():
     rows = [
         json.loads(line)
         for name in ("prompts", "to_annotate")
-        for line in Path(f"data/raw/quickstart/{name}.jsonl").read_text().splitlines()
+        for line in Path(f"data/raw/quickstart/{name}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert len(rows) >= 400 and len({str(row["messages"]) for row in rows}) == len(rows)
     for row in rows:

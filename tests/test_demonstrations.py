@@ -27,9 +27,11 @@ def collect(
 ) -> tuple[list[dict], dict]:
     (folder / "sets").mkdir()
     for name, records in sets.items():
-        (folder / f"sets/{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (folder / f"sets/{name}.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in records), encoding="utf-8"
+        )
     (folder / "evaluation").mkdir()
-    (folder / "evaluation/e.jsonl").write_text(json.dumps({"question": question}) + "\n")
+    (folder / "evaluation/e.jsonl").write_text(json.dumps({"question": question}) + "\n", encoding="utf-8")
     params = type("P", (), {"benchmarks": type("B", (), {"words": 5})})
     benchmarks.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
     tests = [{"id": "t", "prompt": [{"role": "user", "content": "A test  prompt"}]}]
@@ -46,7 +48,7 @@ def collect(
         demonstrations=out[0],
         metrics=out[1],
     )
-    return pq.read_table(out[0]).to_pylist(), json.loads(out[1].read_text())
+    return pq.read_table(out[0]).to_pylist(), json.loads(out[1].read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_a_journal_that_was_cut_off_by_a_kill_costs_its_last_line_only(serve, tm
     ask, asked = serve
     ask(lambda question, times: (200, A))
     journal = tmp_path / ".scratch/judge/judge_model.jsonl"
-    journal.write_text(journal.read_text()[:-20])
+    journal.write_text(journal.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     asked.clear()
     assert ask(lambda question, times: (200, A)) == pytest.approx([0.9089] * 3, abs=1e-3) and len(asked) == 1
     asked.clear()
@@ -158,5 +158,5 @@ def test_the_journal_lies_in_the_home_that_survives_where_there_is_one(serve, tm
     ask, _ = serve
     monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
     ask(lambda question, times: (200, A))
-    assert len((tmp_path / "home/judge/judge_model.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "home/judge/judge_model.jsonl").read_text(encoding="utf-8").splitlines()) == 3
     assert not (tmp_path / ".scratch").exists()

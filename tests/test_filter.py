@@ -58,7 +58,7 @@ class Mix:
         folder.mkdir(exist_ok=True)
         mix_start.main(None, mixed=folder / "start.parquet", account=folder / "start.json")
         (folder / "raw").mkdir(exist_ok=True)
-        (folder / "raw/set.jsonl").write_text(questions)
+        (folder / "raw/set.jsonl").write_text(questions, encoding="utf-8")
         benchmarks.main(NUMBERS, folder / "raw", phrases=folder / "phrases.parquet")
         tests = pa.schema([("id", pa.string()), ("prompt", MESSAGES)])
         pq.write_table(
@@ -78,7 +78,9 @@ class Mix:
             "differs": "",
             "rows_read": len(rows),
         }
-        file["prepared"].write_text(json.dumps(counts | {"rows_in": len(rows), "rows_out": len(rows), "drops": {}}))
+        file["prepared"].write_text(
+            json.dumps(counts | {"rows_in": len(rows), "rows_out": len(rows), "drops": {}}), encoding="utf-8"
+        )
         inputs = {
             "preferences": file["pairs"],
             "prepared": file["prepared"],
@@ -91,7 +93,7 @@ class Mix:
             NUMBERS, name, min_margin, most, **inputs, **before, reserved=[self.folder / "test.parquet"], **outs
         )
         self.last = name
-        told = json.loads(file["json"].read_text())
+        told = json.loads(file["json"].read_text(encoding="utf-8"))
         assert all(t["rows_in"] == t["rows_out"] + sum(t["drops"].values()) for t in told.values())
         return pq.read_table(file["parquet"])["id"].to_pylist(), told
 
@@ -266,7 +268,7 @@ def test_the_audit_counts_tokens_and_the_difference_from_the_paper(mix, tiny_mod
         ]
     )
     audit.main(NUMBERS, mix.folder / "s.parquet", mix.folder / "s.json", tiny_model, metrics=mix.folder / "data.json")
-    told = json.loads((mix.folder / "data.json").read_text())["s"]
+    told = json.loads((mix.folder / "data.json").read_text(encoding="utf-8"))["s"]
     assert (told["rows_read"], told["pairs_made"], told["pairs_kept"], told["paper_pairs"], told["difference"]) == (
         2,
         2,
@@ -280,6 +282,6 @@ def test_the_audit_counts_tokens_and_the_difference_from_the_paper(mix, tiny_mod
 
 
 def test_a_benchmark_without_a_question_is_an_error(tmp_path):
-    (tmp_path / "set.jsonl").write_text('{"label": 3}\n')
+    (tmp_path / "set.jsonl").write_text('{"label": 3}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"set.jsonl:1: no object with one of the fields"):
         benchmarks.main(NUMBERS, tmp_path, phrases=tmp_path / "p.parquet")

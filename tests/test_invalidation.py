@@ -116,7 +116,7 @@ def test_there_are_edits_of_every_kind():
 
 
 def test_an_edit_that_finds_nothing_to_edit_is_no_edit(tmp_path):
-    (tmp_path / "a").write_text("b")
+    (tmp_path / "a").write_text("b", encoding="utf-8")
     with pytest.raises(ValueError, match="a has no 'c'"):
         sub("a", "c", "d")(tmp_path)
 

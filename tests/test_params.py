@@ -279,12 +279,12 @@ def test_one_path_of_a_mix_can_be_set_from_the_command_line():
 
 def test_numbers_in_scientific_form_are_numbers(tmp_path):
     text = compose("quickstart").replace("learning_rate: 3.0e-5", "learning_rate: 5e-7")
-    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert load(tmp_path / "params.yaml").dpo.learning_rate == 5e-7
 
 
 def test_a_file_that_is_no_yaml_is_one_line(tmp_path):
-    (tmp_path / "params.yaml").write_text("dpo: [1, 2\n")
+    (tmp_path / "params.yaml").write_text("dpo: [1, 2\n", encoding="utf-8")
     with pytest.raises(ParamsError, match=r"^[^\n]*params\.yaml: [^\n]*$"):
         load(tmp_path / "params.yaml")
 

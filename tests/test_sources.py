@@ -31,15 +31,15 @@ from stages.data.sources import (
 def prepared(source: Any, records: list[dict], folder: Path, **rule) -> tuple[list[dict], dict]:
     """The pairs of the records, and the drops; the same from JSON lines, gzipped or not, and from parquet."""
     text = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "raw.jsonl").write_text(text)
-    with gzip.open(folder / "raw.jsonl.gz", "wt") as file:
+    (folder / "raw.jsonl").write_text(text, encoding="utf-8")
+    with gzip.open(folder / "raw.jsonl.gz", "wt", encoding="utf-8") as file:
         file.write(text)
     pq.write_table(pa.Table.from_pylist(records), folder / "raw.parquet")
     found = []
     for name in ("raw.jsonl", "raw.jsonl.gz", "raw.parquet"):
         out = folder / "out.parquet", folder / "out.json"
         source.main(None, "s", folder / name, **rule, preferences=out[0], metrics=out[1])
-        told = json.loads(out[1].read_text())
+        told = json.loads(out[1].read_text(encoding="utf-8"))
         assert told["rows_in"] == told["rows_out"] + sum(told["drops"].values()) and told["rows_read"] == len(records)
         assert pq.read_schema(out[0]) == pair_format.SCHEMA
         found.append((pq.read_table(out[0]).to_pylist(), told["drops"]))
@@ -277,7 +277,9 @@ def test_the_label_decides_which_response_is_chosen_and_the_finish_reason_travel
     ],
 )
 def test_a_record_of_the_wrong_form_is_an_error_that_names_it(tmp_path, changes):
-    (tmp_path / "raw.jsonl").write_text(json.dumps(export()) + "\n" + json.dumps(export(id=77, **changes)) + "\n")
+    (tmp_path / "raw.jsonl").write_text(
+        json.dumps(export()) + "\n" + json.dumps(export(id=77, **changes)) + "\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=r"raw.jsonl: record 77 lacks"):
         quickstart.main(
             None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json"
@@ -292,7 +294,7 @@ def test_the_shipped_annotations_have_one_broken_line(tmp_path):
         preferences=tmp_path / "p.parquet",
         metrics=tmp_path / "m.json",
     )
-    assert json.loads((tmp_path / "m.json").read_text())["drops"] == {"not_json": 1}
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))["drops"] == {"not_json": 1}
 
 
 FORMS = [
@@ -337,7 +339,8 @@ def test_a_set_of_your_own_in_each_of_the_ecosystems_forms(tmp_path, record, wan
 def test_a_field_that_only_some_lines_have_is_read_from_them(tmp_path):
     plain = {"id": 7, "prompt": "q", "response_a": "a", "response_b": "b", "preference": "A"}
     (tmp_path / "raw.jsonl").write_text(
-        json.dumps(plain) + "\n" + json.dumps(plain | {"id": 8, "messages": talk("one", "two", "three")}) + "\n"
+        json.dumps(plain) + "\n" + json.dumps(plain | {"id": 8, "messages": talk("one", "two", "three")}) + "\n",
+        encoding="utf-8",
     )
     own.main(None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
     assert [(p["id"], told(p)[0]) for p in pq.read_table(tmp_path / "p.parquet").to_pylist()] == [
@@ -353,7 +356,7 @@ def test_an_unknown_form_is_refused_with_its_fields(tmp_path):
 
 def prepare(raw: Path) -> dict:
     hh_rlhf.main(None, "s", raw, preferences=raw.parent / "p.parquet", metrics=raw.parent / "m.json")
-    return json.loads((raw.parent / "m.json").read_text())
+    return json.loads((raw.parent / "m.json").read_text(encoding="utf-8"))
 
 
 GOOD = (
@@ -409,7 +412,8 @@ def test_a_hub_schema_that_changed_names_set_field_and_revision(tmp_path, monkey
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.Dataset.from_list([schema]))
     (tmp_path / "pin.json").write_text(
-        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40})
+        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40}),
+        encoding="utf-8",
     )
     with pytest.raises(ValueError, match=f"Anthropic/hh-rlhf at {'a' * 40}: .*{told}"):
         prepare(tmp_path / "pin.json")
@@ -418,7 +422,8 @@ def test_a_hub_schema_that_changed_names_set_field_and_revision(tmp_path, monkey
 def test_a_hub_that_cannot_be_reached_names_the_set_and_the_way_round(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "pin.json").write_text(
-        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40})
+        json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40}),
+        encoding="utf-8",
     )
     remedy = "go online, or download it elsewhere and name its folder"
     with pytest.raises(ValueError, match=rf"Anthropic/hh-rlhf at a{{40}} cannot be fetched .*; {remedy}"):
@@ -438,7 +443,8 @@ def test_a_small_hub_data_set_goes_the_same_way_as_its_files(tmp_path, monkeypat
                 "revision": "a" * 40,
                 "licence": "MIT",
             }
-        )
+        ),
+        encoding="utf-8",
     )
     told = prepare(tmp_path / "pin.json")
     assert (told["rows_read"], told["licence"], told["revision"], told["paper_pairs"]) == (6, "MIT", "a" * 40, 115_396)
@@ -450,14 +456,14 @@ HH = Path("../shared/data/preferences/hh_harmless_test_raw.jsonl.gz")
 @pytest.mark.skipif(not HH.exists(), reason="the real HH file is not beside this checkout")
 def test_the_real_hh_file_leaves_a_pair_or_a_name_for_every_row(tmp_path):
     hh_rlhf.main(None, "s", HH, preferences=tmp_path / "p.parquet", metrics=tmp_path / "m.json")
-    told = json.loads((tmp_path / "m.json").read_text())
+    told = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
     assert told["rows_read"] == 2312 == told["rows_in"] and told["rows_out"] > 2200
 
 
 def test_public_parquet_is_what_datasets_reads_and_writes_are_the_same_bytes(tmp_path):
     import datasets
 
-    (tmp_path / "raw.jsonl").write_text(json.dumps(export()) + "\n")
+    (tmp_path / "raw.jsonl").write_text(json.dumps(export()) + "\n", encoding="utf-8")
     for name in ("one", "two"):
         quickstart.main(
             None, "s", tmp_path / "raw.jsonl", preferences=tmp_path / f"{name}.parquet", metrics=tmp_path / "m.json"

@@ -41,7 +41,8 @@ HALF_WRITTEN = r"dvc\.lock' (is invalid|validation failed)|failed to reproduce '
 def children(pid: int) -> list[int]:
     """The process's descendants, eldest first."""
     try:
-        own = [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+        files = [task / "children" for task in Path(f"/proc/{pid}/task").iterdir()]
+        own = [int(child) for file in files for child in file.read_text(encoding="utf-8").split()]
     except OSError:
         return []
     return sorted(own + [grandchild for child in own for grandchild in children(child)])

@@ -135,9 +135,8 @@ def main() -> None:
         for title, edit in chosen.items():
             outcome = scene.try_edit(edit)
             prices = {name: cost.get(graph.module_of(stage), 1.0) for name, stage in scene.graph.items()}
-            spent, least = (
-                sum(prices[name] for name in names - {"fingerprint"}) for names in (outcome.executed, outcome.needed)
-            )
+            spent = sum(prices[name] for name in outcome.executed - {"fingerprint"})
+            least = sum(prices[name] for name in outcome.needed)
             wrong += not outcome.exact
             print(line(title, edit, outcome, spent, least), flush=True)
     if wrong:
