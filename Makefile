@@ -46,13 +46,13 @@ test: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+	python -m pytest -q -p no:randomly -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 check: setup
 	ruff format --check .
 	ruff check .
 	basedpyright
-	python -m pytest -q -m "not slow" -n 2 --dist loadfile
+	python -m pytest -q -p no:randomly -m "not slow" -n 2 --dist loadfile
 
 verify: setup
 	@python -m stages.tools.verify
