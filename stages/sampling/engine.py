@@ -146,6 +146,7 @@ def start_engine(worker: Sampler) -> Any:
         max_num_seqs=worker.layout.sequences,
         enable_prefix_caching=False,
         load_format="safetensors",
+        use_tqdm_on_load=False,
         **options,
     )
 
