@@ -35,14 +35,8 @@ def test_the_divergence_of_pi0_from_itself_is_nothing(smoke):
 
 
 def test_every_row_is_accounted_for(smoke):
-    files = [
-        "metrics/prepare/quickstart",
-        "metrics/prompts",
-        "metrics/rank/t0",
-        "metrics/rank/t1",
-        "metrics/demonstrations",
-        "data/mixed/quickstart",
-    ]
+    files = ["data/preferences/quickstart", "data/mixed/quickstart", "metrics/demonstrations", "metrics/prompts"]
+    files += ["data/sft/pi0", "data/reward_model/reward", "data/rank/pi0", "data/rank/pi1", "data/dpo/offline"]
     facts = [json.loads((smoke / f"{name}.json").read_text()) for name in files]
     for rows in (
         rows for told in facts for rows in (told, *told.values()) if isinstance(rows, dict) and "rows_in" in rows

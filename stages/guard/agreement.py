@@ -77,6 +77,12 @@ def signals_have_what_they_read(params: Any) -> None:
             raise ValueError(f"signals.{signal} reads what {other} says, and signals.{other} = []; {remedy}")
 
 
+def the_implicit_reward_is_of_a_policy(params: Any) -> None:
+    policies = ["pi0", "offline", *(step.makes for step in params.iterations)]
+    if params.implicit.policy not in policies:
+        raise ValueError(f"implicit.policy = {params.implicit.policy!r} must be one of {', '.join(policies)}")
+
+
 def the_offline_set_is_read(params: Any) -> None:
     own = params.offline.train == "data/offline/mixed.parquet"
     if own and not params.offline.set:
@@ -144,6 +150,7 @@ RULES = (
     iterations_with_a_moving_reference,
     the_ranker_is_in_use,
     signals_have_what_they_read,
+    the_implicit_reward_is_of_a_policy,
     the_offline_set_is_read,
     the_judge_of_policies_is_asked,
     the_policy_can_judge_itself,

@@ -151,8 +151,8 @@ def execute(stage: str, argv: list[str]) -> None:
 
     module = imported(stage)
     types, writes = options.ports(module.main)
+    params, seen = load(ROOT / "params.yaml"), {}  # first: an odd name in it is told by its rule
     arguments = options.parse(argv, types)
-    params, seen = load(ROOT / "params.yaml"), {}
     reads = {name: value for name, value in arguments.items() if name not in writes}
     unfinished = {name: partial(arguments[name]) for name in writes}
     inputs = [path for value in reads.values() for path in options.paths(value)]

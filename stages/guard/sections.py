@@ -4,9 +4,10 @@ Sections carry the name of the stage that reads them; `runtime` says how the wor
 tracked by no stage and changes no result. What one section asks of another stands in agreement.py.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.training import losses
 
@@ -14,6 +15,23 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+NOT_HANDED_ON = re.compile(r'["$`\\\x00-\x1f\x7f]')
+"""What a shell does not leave as it is between double quotes; sh, bash and zsh leave all else."""
+
+
+def quotable(path: str) -> str:
+    """A path that dvc.yaml puts into a command as `"${...}"`. Raises ValueError that says what to rename."""
+    if not path.strip():
+        raise ValueError("is empty; name a file or a folder")
+    if path.startswith("-"):
+        raise ValueError(f"begins with -, as an option does; write ./{path}")
+    if found := NOT_HANDED_ON.search(path):
+        raise ValueError(f"holds {found[0]!r}, which a shell does not hand on; rename the file")
+    return path
+
+
+Raw = Annotated[str, AfterValidator(quotable)]
+"""A path that a command receives."""
 
 
 class Section(BaseModel):
@@ -76,7 +94,7 @@ class SetFilter(Section):
 
 class SetOfPairs(Section):
     source: SOURCES
-    raw: str
+    raw: Raw
     rule: dict
     filter: SetFilter
 
@@ -97,7 +115,7 @@ class SetInMix(SetOfPairs):
 
 
 class Benchmarks(Section):
-    raw: str
+    raw: Raw
     words: Annotated[int, Field(ge=4)]
 
 
@@ -115,11 +133,11 @@ class Audit(Section):
 
 
 class Demonstrations(Section):
-    raw: str
+    raw: Raw
 
 
 class Prompts(Section):
-    raw: str
+    raw: Raw
     per_iteration: Count
     validation: Count
     test: Count
@@ -161,8 +179,8 @@ class Pairwise(Section):
 
 
 class Judge(Section):
-    model: str
-    template: str
+    model: Raw
+    template: Raw
     served: str | None
     top_logprobs: Annotated[int, Field(ge=0, le=20)]
 
@@ -178,7 +196,7 @@ class Implicit(Section):
 
 
 class RewardBench(Section):
-    raw: str
+    raw: Raw
 
 
 SIGNALS = Literal[
@@ -244,7 +262,7 @@ class History(Section):
 class Annotate(Section):
     by: Literal["simulated", "people", "judge"]
     reads: Literal["candidates", "scores/judge"]
-    labels: str
+    labels: Raw
     pairs: Count
 
     @model_validator(mode="after")
