@@ -22,7 +22,7 @@ ELSEWHERE = {
     "python -m tests.perf.blank models/base models/blank hidden_size=2048 intermediate_size=8192 num_hidden_layers=16"
     " num_attention_heads=32 num_key_value_heads=8 head_dim=64": "on a GPU, when it was measured",
     "python -m tests.perf.near_duplicates": "when it was measured: datasketch, the other side, is not in the lock",
-    "python data/raw/quickstart/make_annotations.py": "when the raw data were made",
+    "python -m data.raw.quickstart.make_annotations": "when the raw data were made",
     "python data/raw/quickstart/make_prompts.py": "by test_annotator, as a list of words",
 }
 """What nothing here runs as it stands, and when it was run."""
