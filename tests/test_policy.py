@@ -166,7 +166,7 @@ def test_a_half_trained_policy_is_the_rival_of_the_finished_one(own_smoke, run):
         params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half")
     )
     done = sh("dvc --wait-for-lock repro generate@t1", own_smoke)
-    assert done.returncode == 0 and "; models/pi1/half " in done.stdout, done.stderr[-2000:]
+    assert done.returncode == 0 and "--rival models/pi1/half" in done.stdout, done.stderr[-2000:]
     weights = own_smoke / "models/pi1/half/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     reads = "--policy models/pi0 --rival models/pi1/half --prompts data/prompts/pi1.parquet --iteration pi1"
@@ -226,17 +226,19 @@ def test_a_judge_compares_every_policy_with_pi0_where_there_is_no_gold_reward(ow
 
 
 def test_the_offline_baseline_can_have_a_set_of_its_own(own_smoke, run):
-    done = run("offline", "offline.train=data/offline/mixed.parquet", "offline.set.filter.min_margin=3")
+    raw, rest = "data/raw/quickstart/annotations.jsonl", "rule: {}, filter: {min_margin: 3, rows: 0}"
+    own = f"'offline.set={{own: {{source: quickstart, raw: {raw}, {rest}}}}}'"
+    done = run("offline", "offline.train=data/offline/mixed.parquet", own)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert ran(done) == ["prepare_offline", "filter_offline", "offline"]
-    account = json.loads((own_smoke / "data/offline/account.json").read_text())["offline"]
+    assert ran(done) == ["prepare_offline@own", "filter_offline@own", "offline"]
+    account = json.loads((own_smoke / "data/offline/account.json").read_text())["own"]
     assert account["rows_in"] == account["rows_out"] + sum(account["drops"].values()) > account["rows_out"] > 0
 
 
 def test_an_adapter_is_trained_kept_and_merged_into_a_policy_that_vllm_samples_from(own_smoke, run):
     from safetensors.torch import load_file
 
-    done = run("respond@pi1", "dpo.lora_rank=4")
+    done = run("respond@t0", "dpo.lora_rank=4")
     assert done.returncode == 0, done.stderr[-2000:]
     assert (own_smoke / "models/pi1/adapter/adapter_model.safetensors").exists()
     merged = sh("python -m stages.tools.merge models/pi0 models/pi1/adapter merged", own_smoke)
