@@ -83,7 +83,7 @@ def again(words: list[str], settings: Any, scratch: Path) -> None:
     with open(os.devnull, "w", encoding="utf-8") as silence, contextlib.redirect_stdout(silence):
         module.main(settings, **beside)
     for path in outs:
-        if path.read_bytes() != (scratch / path).read_bytes():
+        if integrity.digest(path) != integrity.digest(scratch / path):
             told = f"{path}: `{stage}` computed from the same inputs gives other bytes"
             raise Finding(f"{told}; run `dvc --wait-for-lock repro`, and ask who wrote it")
 
