@@ -130,7 +130,10 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(own_sm
     lie = own_smoke
     done = sh("python -m stages.tools.verify", lie)
     assert done.returncode == 0, done.stderr
-    assert "computed again to the byte" in done.stdout and "not verified: that sampling.generate, sampling.respond" in done.stdout
+    assert (
+        "computed again to the byte" in done.stdout
+        and "not verified: that sampling.generate, sampling.respond" in done.stdout
+    )
     path = lie / "metrics/policy/pi2.json"
     text = path.read_text()
     path.write_text(text.replace('"win_rate": 0.', '"win_rate": 1.'))
@@ -141,7 +144,8 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(own_sm
     found = sh("python -m stages.tools.verify", lie)
     assert (
         found.returncode == 1
-        and "metrics/policy/pi2.json: `evaluation.evaluate` computed from the same inputs gives other bytes" in found.stderr
+        and "metrics/policy/pi2.json: `evaluation.evaluate` computed from the same inputs gives other bytes"
+        in found.stderr
     )
 
 
