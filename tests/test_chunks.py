@@ -256,12 +256,12 @@ def test_a_folder_that_the_other_runs_guard_takes_away_costs_nothing_but_the_chu
 
 def test_every_worker_can_be_described_to_another_machine(tmp_path, runtime):
     from stages.sampling import engine
-    from stages.signals import comparison, endpoint, forward, judge, pairwise
+    from stages.signals import comparison, endpoint, forward, judge, judging, pairwise
     from stages.training import reference
 
     model, layout = Path("models/x"), forward.layout(runtime)
     served = endpoint.Served("name", 20, "http://x", 4)
-    asked = judge.Judge(model, Path("t.jinja"), "float32", layout, served)
+    asked = judging.Judge(model, Path("t.jinja"), "float32", layout, served)
     for worker in (
         engine.Sampler(model, "float32", 1, 64, 80, False, engine.Layout(1, 0.5, 1, 1)),
         forward.Rewards(model, "float32", layout),

@@ -12,7 +12,7 @@ import torch
 from stages.pairs import history as history_stage
 from stages.pairs import offline
 from stages.training import base, digest, dpo, lora, reference, watch
-from tests.conftest import ROOT, pairs
+from tests.conftest import pairs
 from tests.test_models import settings, train_dpo, weights
 
 
@@ -250,34 +250,3 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
     assert watch.whole(checkpoint) and watch.steps_done(checkpoint) == 3
     (checkpoint / "model.safetensors").write_bytes(b"123")
     assert not watch.whole(checkpoint)
-
-
-def test_a_scratch_folder_belongs_to_one_run_and_a_strangers_is_removed(tmp_path, monkeypatch):
-    import os
-
-    from stages.guard import scratch
-    from stages.guard.params import load
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "input").write_text("one")
-    params = load(ROOT / "params.yaml")
-    name = scratch.name("dpo", {"history": tmp_path / "input"}, params, ROOT)
-    with scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT):
-        mine = tmp_path / os.environ["STAGE_SCRATCH"]
-        assert mine.name == name and mine.is_dir()
-        (mine.parent / "stranger").mkdir()
-    assert not mine.parent.exists()
-    (tmp_path / "input").write_text("two")
-    other = scratch.name("dpo", {"history": tmp_path / "input"}, params, ROOT)
-    layout = params.model_copy(update={"runtime": params.runtime.model_copy(update={"micro_batch_rows": 1})})
-    assert len({name, other, scratch.name("dpo", {"history": tmp_path / "input"}, layout, ROOT)}) == 3
-    with (
-        pytest.raises(RuntimeError),
-        scratch.folder("dpo", {"history": tmp_path / "input"}, params, tmp_path / "out", ROOT),
-    ):
-        killed = tmp_path / os.environ["STAGE_SCRATCH"]
-        raise RuntimeError("as if killed")
-    assert killed.is_dir()
-    assert "STAGE_SCRATCH" not in os.environ
-    with scratch.folder("dpo", {"history": tmp_path / "input"}, layout, tmp_path / "out", ROOT):
-        assert not killed.exists()

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import chat, shards
-from stages.signals import comparison, forward, judge, pairs_as_candidates, pairwise
+from stages.signals import comparison, forward, judging, pairs_as_candidates, pairwise
 from stages.signals.scorers import implicit
 from stages.signals.scorers import judge as judge_scorer
 from stages.signals.scorers import preference_model as preference_scorer
@@ -247,7 +247,7 @@ def test_a_judges_template_must_show_everything_and_nothing_unknown(tmp_path):
         "{% for m in prompt %}{{ m.role }}: {{ m.content }}{% endfor %} A {{ response_a }} B {{ response_b }}"
     )
     assert (
-        judge.renderer(path)(("p", ASK, "one", "two"))
+        judging.renderer(path)(("p", ASK, "one", "two"))
         == "user: Which animals make honey, and how do they do it? A one B two"
     )
     for text, told in (
@@ -258,7 +258,7 @@ def test_a_judges_template_must_show_everything_and_nothing_unknown(tmp_path):
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=told):
-            judge.renderer(path)
+            judging.renderer(path)
 
 
 def test_the_order_of_a_pair_is_a_fair_coin_of_seed_and_id():

@@ -2,14 +2,11 @@
 `select` act on them.
 """
 
-import re
 from typing import Any
 
 import numpy as np
 
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+from stages.words import words
 
 
 def phrases(text: str, n: int) -> list[tuple[str, ...]]:

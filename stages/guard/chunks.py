@@ -6,8 +6,6 @@ STAGE_KEY   a hash of the stage's code and packages, the params it reads, and wh
 """
 
 import ast
-import hashlib
-import json
 import operator
 import os
 import shutil
@@ -16,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.guard import fingerprint, integrity, options
+from stages.guard import fingerprint, scratch
 from stages.guard.params import Params
 
 
@@ -52,15 +50,8 @@ def dotted(node: ast.AST) -> list[str]:
 
 def key(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
     """16 hex digits over all that decides what the stage computes of a row; `reads` are its arguments that it reads."""
-    known = integrity.recorded(root)  # the guard has compared these with the files: a model is not read again
-    digests = {
-        name: [known.get(str(path)) or integrity.digest(path) for path in options.paths(value)]
-        for name, value in reads.items()
-    }
-    words = {name: str(value) for name, value in reads.items()}
     settings = {name: repr(operator.attrgetter(name)(params)) for name in sorted(keys_read(stage, root))}
-    text = json.dumps([fingerprint.key(stage, root), digests, words, settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return scratch.identity(stage, reads, settings, root)
 
 
 @contextmanager

@@ -38,9 +38,9 @@ def section(stage: str) -> str:
     return stage.rpartition(".")[2]
 
 
-def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
-    """16 hex digits over the stage's code and packages, what it reads, its params, and the layout, which decides a
-    sum's last bits.
+def identity(stage: str, reads: dict[str, Any], settings: Any, root: Path) -> str:
+    """16 hex digits over the stage's code and packages, what it reads (`reads` are its arguments that name it), and the
+    settings, which json can write.
     """
     known = integrity.recorded(root)  # the guard has compared these with the files: a model is not read again
     digests = {
@@ -48,9 +48,14 @@ def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
         for key, value in reads.items()
     }
     words = {key: str(value) for key, value in reads.items()}
-    settings = [getattr(params, section(stage)).model_dump(), params.dtype, params.seed, params.runtime.model_dump()]
     text = json.dumps([fingerprint.key(stage, root), digests, words, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
+    """What a training is: its section counts whole, and the layout, which decides a sum's last bits."""
+    settings = [getattr(params, section(stage)).model_dump(), params.dtype, params.seed, params.runtime.model_dump()]
+    return identity(stage, reads, settings, root)
 
 
 @contextmanager

@@ -12,81 +12,24 @@ Source  Zheng et al. 2023, arXiv 2306.05685: both orders, since a judge may favo
 The scorer of the same name asks the same judge about candidates.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stages import rows, shards
-from stages.signals import comparison, endpoint, forward
+from stages.signals import comparison, judging
 
 COLUMNS = pa.schema([("judge_preference", pa.float64())])
-UNCUT = 1 << 40
-"""An endpoint is asked all at once: its journal keeps every answer, and the share that may stay open is of all."""
-
-
-def renderer(template: Path) -> Callable[[comparison.Question], str]:
-    """A function that puts a question into the template's words.
-
-    Raises ValueError for a template that is broken or leaves an answer out.
-    """
-    probe = [{"role": "user", "content": "<prompt>"}]
-    try:
-        words = template.read_text(encoding="utf-8")
-        made = ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(words)
-        shown = made.render(prompt=probe, response_a="<first>", response_b="<second>")
-    except TemplateError as error:
-        told = " ".join(str(error).split())
-        raise ValueError(f"{template}: {told}; it may use prompt (role, content), response_a and response_b") from error
-    gone = [word for word in ("<prompt>", "<first>", "<second>") if word not in shown]
-    if gone:
-        raise ValueError(f"{template}: shows no {gone[0]}; it must show prompt, response_a and response_b")
-    return lambda question: made.render(prompt=question[1], response_a=question[2], response_b=question[3])
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The judge at the endpoint where one is served, else the model in the folder."""
-
-    model: Path
-    template: Path
-    dtype: str
-    layout: forward.Layout
-    served: endpoint.Served | None
-
-    @property
-    def chunk(self) -> int:
-        """Rows that are dealt together."""
-        return UNCUT if self.served else forward.CHUNK
-
-    def load(self) -> comparison.Ask:
-        render = renderer(self.template)
-        if self.served:
-            return endpoint.asker(self.served, render)
-        asked = lambda question: [{"role": "user", "content": render(question)}]  # noqa: E731
-        return comparison.Local(self.model, asked, self.dtype, self.layout).load()
-
-
-def asker(params: Any, model: Path, template: Path) -> Judge:
-    """Describe the judge. Raises ValueError for a broken template, before any model is loaded."""
-    renderer(template)
-    runtime, served = params.runtime, None
-    if params.judge.served:
-        top_logprobs = params.judge.top_logprobs
-        served = endpoint.Served(params.judge.served, top_logprobs, runtime.judge_url, runtime.judge_connections)
-    return Judge(model, template, params.dtype, forward.layout(runtime), served)
 
 
 @dataclass(frozen=True)
 class Preferences:
     """A worker: answers with `theirs`, another answer to the same prompt, to P(the answer is better)."""
 
-    judge: Judge
+    judge: judging.Judge
     columns: ClassVar[pa.Schema] = COLUMNS
 
     def load(self) -> rows.Work:
@@ -125,7 +68,7 @@ def check_read(answers: list[dict]) -> None:
 
 
 def main(params: Any, measures: Path, baseline: Path, model: Path, template: Path, *, judged: Path) -> None:
-    table, judge = pq.read_table(measures), asker(params, model, template)
+    table, judge = pq.read_table(measures), judging.asker(params, model, template)
     answers = beside(table.to_pylist(), pq.read_table(baseline).to_pylist())
     (compared,) = rows.mapped([answers], Preferences(judge), "judge", judge.chunk)
     check_read(compared)

@@ -222,6 +222,7 @@ EDITS: dict[str, Edit] = {
     "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond*@*"], CODE),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
     "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
+    "`httpx2` in the lock": Edit(sub("requirements.lock", "\nhttpx2==", "\nhttpx2==9."), [], CODE),
     "a policy edited by hand, another deleted": Edit(
         all_of(put("models/pi1", "x"), lambda r: (r / "models/offline").unlink()), []
     ),

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from stages import rows
-from stages.signals import comparison, judge
+from stages.signals import comparison, judging
 
 
 def main(params: Any, model: Path, template: Path, candidates: Path, *, scores: Path) -> None:
-    asker = judge.asker(params, model, template)
+    asker = judging.asker(params, model, template)
     worker = comparison.Ranker(asker, params.pairwise.ranking)
     scored = rows.over_shards(candidates, scores, worker, "judge", asker.chunk)
     asked, lost = (sum(row[name] for row in scored) for name in ("compared", "unreadable"))
