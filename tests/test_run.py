@@ -28,11 +28,14 @@ def main(params: Any, source: Path, *, out: Path, metrics: Path) -> None:
 """
 
 
+FINGERPRINT = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml".split()
+
+
 @pytest.fixture
 def scratch(clone: Path) -> Path:
     """A clone with one more stage, `probe`, whose input is the code it runs."""
     (clone / "stages/probe.py").write_text(STAGE)
-    guard(clone, "guard.fingerprint", "--code", "stages", "--packages", "requirements.lock", "--keys", "code.lock.yaml")
+    guard(clone, *FINGERPRINT)
     (clone / "out").mkdir()
     (clone / "source").write_text("pass")
     return clone
@@ -93,6 +96,16 @@ def test_of_the_libraries_only_errors_are_heard(scratch):
     for variables, level in (({}, "ERROR"), ({"VLLM_LOGGING_LEVEL": "INFO"}, "INFO")):
         done = guard(scratch, *PROBE, **variables)
         assert done.returncode == 0 and done.stderr == "broken\n" and done.stdout == f"{level}\n"
+
+
+def test_a_package_that_only_libraries_would_import_is_left_out_unless_the_stage_asks_for_it(scratch):
+    stage = scratch / "stages/probe.py"
+    for imported, found in (("", "False"), ("import sklearn\n", "True")):
+        stage.write_text(imported + STAGE)
+        guard(scratch, *FINGERPRINT)
+        (scratch / "source").write_text("import importlib.util; print(importlib.util.find_spec('sklearn') is not None)")
+        done = guard(scratch, *PROBE)
+        assert (done.returncode, done.stdout) == (0, f"{found}\n"), done.stderr
 
 
 def test_an_edit_of_a_param_that_the_stage_does_not_read_costs_it_nothing(scratch):

@@ -11,7 +11,7 @@ that signature (options.py). Around the call, the guard
 - lets the stage write into `.partial/` beside each output, and renames when all is there;
 - names the home of what must survive a kill (scratch.py): a training stage's checkpoints, chunks of rows (chunks.py);
 - records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up;
-- keeps the libraries quiet (quiet.py).
+- keeps the libraries quiet (quiet.py), and leaves out what they import for nothing (lean.py).
 
 An error of the data or the settings is one line; a traceback is a bug.
 """
@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from stages.guard import checks, chunks, fingerprint, integrity, options, quiet, scratch, watchdog
+from stages.guard import checks, chunks, fingerprint, integrity, lean, options, quiet, scratch, watchdog
 from stages.guard.checks import ROOT, Refusal
 
 LOCKS = Path(".scratch/locks")
@@ -205,6 +205,7 @@ def main() -> None:
     os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
     ranked = sys.argv[1] == "--rank"
     stage, *argv = sys.argv[1 + ranked :]
+    lean.leave_out(fingerprint.packages(stage, ROOT))
     try:
         one_of_several(stage, argv) if ranked else execute(stage, argv)
     except Exception as error:

@@ -1,0 +1,13 @@
+"""Packages that a library imports merely because they are installed, for what no stage asks of it: left out where the
+stage does not import them itself, since every start pays for them.
+"""
+
+import sys
+
+UNASKED = {"sklearn": "transformers imports it for assisted generation: 1.3 s in every stage with a model"}
+
+
+def leave_out(used: set[str]) -> None:
+    """Whoever looks for one of the others is told that it is not installed; `used` are the stage's own imports."""
+    for name in UNASKED.keys() - used:
+        sys.modules.setdefault(name, None)  # pyright: ignore[reportArgumentType]
