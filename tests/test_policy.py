@@ -142,31 +142,22 @@ def again(folder, target):
     return sh(f"dvc --wait-for-lock repro {target}", folder)
 
 
-def test_the_policy_judges_itself_and_is_paired_with_its_rival(own_smoke, run):
-    done = run(
-        "rank@t0",
-        "rank.scorer=self_judge",
-        "signals.self_judge=[self_judge]",
-        "generate.from_rival=2",
-        "rank.pairing=across",
-        "runtime.judge_connections=1",
+def test_the_policy_judges_itself_and_is_paired_with_its_rival_which_may_be_a_half_trained_one(own_smoke):
+    across = ["generate.from_rival=2", "rank.pairing=across", "runtime.judge_connections=1"]
+    profile(own_smoke, "rank.scorer=self_judge", "signals.self_judge=[self_judge]", "dpo.half=true", *across)
+    params = (own_smoke / "params.yaml").read_text()
+    (own_smoke / "params.yaml").write_text(
+        params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half")
     )
+    done = again(own_smoke, "generate@t1")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"score_self_judge@t0-self_judge", "rank@t0"} <= set(ran(done)) and "models/base" in done.stdout
+    assert {"score_self_judge@t0-self_judge", "rank@t0"} <= set(ran(done))
+    assert "--rival models/base" in done.stdout and "--rival models/pi1/half" in done.stdout
     facts = json.loads((own_smoke / "data/rank/pi0.json").read_text())
     assert facts["candidates"] == 24 and facts["rows_in"] == facts["prompts"] == 6
     drawn = pq.read_table(own_smoke / "data/candidates/pi0").to_pylist()
     assert [row["temperature"] for row in drawn[:4]] == [1.0, 0.7, 1.0, 0.7]
 
-
-def test_a_half_trained_policy_is_the_rival_of_the_finished_one(own_smoke, run):
-    profile(own_smoke, "dpo.half=true", "generate.from_rival=2")
-    params = (own_smoke / "params.yaml").read_text()
-    (own_smoke / "params.yaml").write_text(
-        params.replace("start: pi1, reference: pi0, rival: pi0", "start: pi1, reference: pi0, rival: pi1/half")
-    )
-    done = sh("dvc --wait-for-lock repro generate@t1", own_smoke)
-    assert done.returncode == 0 and "--rival models/pi1/half" in done.stdout, done.stderr[-2000:]
     weights = own_smoke / "models/pi1/half/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     reads = "--policy models/pi0 --rival models/pi1/half --prompts data/prompts/pi1.parquet --iteration pi1"

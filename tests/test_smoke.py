@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import distance, sh
+from tests.conftest import sh
 
 pytestmark = pytest.mark.slow
 SIGNALS = ["reward model", "preference model", "judge", "ensemble", "implicit", "bag of words", "longer"]
@@ -196,26 +196,10 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smo
     assert out.read_bytes() == whole
 
 
-def test_deepspeed_trains_on_two_processes(own_smoke):
-    """`runtime` is layout: ZeRO-2 over two processes gives a policy that loads, close to that of a single process."""
-    from safetensors.torch import load_file
-
-    layout = "runtime.processes=2 runtime.deepspeed=2 runtime.micro_batch_rows=1"
-    assert sh(f"python -m stages.tools.profile smoke {layout}", own_smoke).returncode == 0
-    assert "up to date" in sh("dvc status", own_smoke).stdout
-    reads = "--model models/pi0 --sampled models/pi0 --reference models/pi0 --history data/history/pi1.parquet"
-    writes = "--policy .scratch/two --curve .scratch/two.csv --metrics .scratch/two.json"
-    done = sh(f"python -m stages.guard.run training.dpo {reads} {writes}", own_smoke)
-    assert done.returncode == 0, done.stderr[-3000:]
-    start, one, two = (
-        load_file(own_smoke / name / "model.safetensors") for name in ("models/pi0", "models/pi1", ".scratch/two")
-    )
-    assert one.keys() == two.keys() and 0 < distance(one, two) < 0.02 * distance(one, start)
-
-
 def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(own_smoke):
     layout = "runtime.processes=2 runtime.deepspeed=3 runtime.micro_batch_rows=2"
     assert sh(f"python -m stages.tools.profile smoke {layout}", own_smoke).returncode == 0
+    assert "up to date" in sh("dvc status", own_smoke).stdout  # `runtime` is layout
     reads = "--model models/base --train data/filtered/train.parquet --member 0"
     writes = "--reward .scratch/reward --curve .scratch/reward.csv --metrics .scratch/reward.json"
     done = sh(f"python -m stages.guard.run training.reward_model {reads} {writes}", own_smoke)
