@@ -183,7 +183,7 @@ def test_a_package_of_another_machine_s_build_may_be_absent_and_no_other(clone):
 
 def test_the_guard_the_loader_and_the_profiles_are_in_no_key(clone):
     assert changed(clone, "stages/guard/run.py", "LOCKS = ", "LOCKS2 = ") == set()
-    assert changed(clone, "stages/guard/sections.py", "Share = ", "Share2 = ") == set()
+    assert changed(clone, "stages/guard/sections/kinds.py", "Share = ", "Share2 = ") == set()
 
 
 @pytest.mark.parametrize("line", ["from . import chat\n", "import importlib\nimportlib.import_module('stages.chat')\n"])

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import pytest
 
-from stages.guard import fingerprint, options, sections
+from stages.guard import fingerprint, options
 from stages.guard.chunks import keys_read
+from stages.guard.sections.signals import SIGNALS
 from stages.tools.profile import compose
 from tests.trust import graph
 from tests.trust.graph import module_of
@@ -101,7 +102,7 @@ def test_rank_reads_what_the_ranker_says_of_what_generate_wrote():
         assert graph.deps(NAMED[f"rank@{t}"]) == [f"data/scores/reward_model/{sampled}"]
 
 
-SCORERS = get_args(sections.SIGNALS)
+SCORERS = get_args(SIGNALS)
 
 
 def settings(scorer: str) -> list[str]:

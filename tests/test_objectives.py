@@ -334,7 +334,7 @@ def test_the_losses_that_params_know_are_the_losses_that_trl_knows():
 
     from trl import DPOTrainer
 
-    from stages.guard.sections import Dpo
+    from stages.guard.sections.training import Dpo
 
     known = set(get_args(get_args(Dpo.model_fields["loss"].annotation)[0]))
     trls = set(re.findall(r'loss_type == "(\w+)"', getsource(DPOTrainer._compute_loss)))

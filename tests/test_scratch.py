@@ -145,11 +145,16 @@ def test_of_two_experiments_that_train_the_same_one_keeps_no_checkpoints(tmp_pat
     assert not Path(first).exists()
 
 
-def test_a_scratch_folder_belongs_to_one_run(tmp_path):
+def test_a_scratch_folder_belongs_to_one_run_and_a_runtime_value_that_changes_no_result_keeps_it(tmp_path):
     (tmp_path / "input").write_text("one")
     params = load(ROOT / "params.yaml")
-    layout = params.model_copy(update={"runtime": params.runtime.model_copy(update={"micro_batch_rows": 1})})
-    named = lambda settings: scratch.name("training.dpo", {"history": tmp_path / "input"}, settings, ROOT)  # noqa: E731
-    first, other_layout = named(params), named(layout)
+
+    def named(**runtime: int | str) -> str:
+        changed = params.model_copy(update={"runtime": params.runtime.model_copy(update=runtime)})
+        return scratch.name("training.dpo", {"history": tmp_path / "input"}, changed, ROOT)
+
+    first = named()
+    assert first == named(checkpoint_steps=7, judge_url="http://127.0.0.1:1", forward_batch_tokens=8)
+    layouts = {named(micro_batch_rows=1), named(processes=2), named(threads=1), named(gradient_checkpointing=True)}
     (tmp_path / "input").write_text("two")
-    assert len({first, other_layout, named(params)}) == 3
+    assert len({first, *layouts, named()}) == 6

@@ -1,7 +1,7 @@
 """The one loader of params.yaml: YAML 1.2 (5e-7 is a number), every key known, each value of its type and in its range.
 
-Raises ParamsError with one line that names file, key, value, rule and remedy. The sections stand in sections.py, what
-they ask of each other in agreement.py.
+Raises ParamsError with one line that names file, key, value, rule and remedy. The sections stand in sections/, a file
+per room; what they ask of each other in agreement.py.
 """
 
 from pathlib import Path
@@ -11,46 +11,47 @@ from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.guard import agreement, sections
+from stages.guard import agreement
+from stages.guard.sections import data, evaluation, kinds, pairs, runtime, sampling, signals, training
 
 
 class ParamsError(ValueError):
     """params.yaml breaks a rule; the message is one line for the user."""
 
 
-class Params(sections.Section):
+class Params(kinds.Section):
     seed: Annotated[int, Field(ge=0)]
     dtype: Literal["float32", "bfloat16"]
-    base: sections.Base
-    mix: Annotated[dict[str, sections.SetInMix], Field(min_length=1)]
+    base: training.Base
+    mix: Annotated[dict[str, data.SetInMix], Field(min_length=1)]
     mixed: str
-    benchmarks: sections.Benchmarks
-    filter: sections.Filter
-    split: sections.Split
-    audit: sections.Audit
-    prompts: sections.Prompts
-    demonstrations: sections.Demonstrations
-    sft: sections.Sft
-    reward_model: sections.RewardModel
-    preference_model: sections.PreferenceModel
-    pairwise: sections.Pairwise
-    judge: sections.Judge
-    ensemble: sections.Ensemble
-    implicit: sections.Implicit
-    reward_bench: sections.RewardBench
-    iterations: Annotated[list[sections.Iteration], Field(min_length=1)]
-    signals: sections.Signals
-    generate: sections.Generate
-    rank: sections.Rank
-    offline: sections.Offline
-    history: sections.History
-    annotate: sections.Annotate
-    dpo: sections.Dpo
-    respond: sections.Respond
-    evaluate: sections.Evaluate
-    stop: sections.Stop
-    select: sections.Select
-    runtime: sections.Runtime
+    benchmarks: data.Benchmarks
+    filter: data.Filter
+    split: data.Split
+    audit: data.Audit
+    prompts: data.Prompts
+    demonstrations: data.Demonstrations
+    sft: training.Sft
+    reward_model: training.RewardModel
+    preference_model: training.PreferenceModel
+    pairwise: signals.Pairwise
+    judge: signals.Judge
+    ensemble: signals.Ensemble
+    implicit: signals.Implicit
+    reward_bench: signals.RewardBench
+    iterations: Annotated[list[sampling.Iteration], Field(min_length=1)]
+    signals: signals.Signals
+    generate: sampling.Generate
+    rank: pairs.Rank
+    offline: pairs.Offline
+    history: pairs.History
+    annotate: signals.Annotate
+    dpo: training.Dpo
+    respond: sampling.Respond
+    evaluate: evaluation.Evaluate
+    stop: evaluation.Stop
+    select: evaluation.Select
+    runtime: runtime.Runtime
 
     @model_validator(mode="after")
     def sections_agree(self) -> Self:

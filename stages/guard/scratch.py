@@ -19,6 +19,8 @@ from typing import Any
 from stages.guard import fingerprint, integrity, options
 
 EXPERIMENTS = (".dvc", "tmp", "exps")
+LAYOUT = ("processes", "deepspeed", "threads", "micro_batch_rows", "gradient_checkpointing")
+"""What of `runtime` decides the order of a training's sums, and so the last bits of its weights."""
 WEEK = 7 * 24 * 3600  # seconds that the checkpoints of a killed experiment wait for somebody to run it again
 
 
@@ -53,8 +55,9 @@ def identity(stage: str, reads: dict[str, Any], settings: Any, root: Path) -> st
 
 
 def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
-    """What a training is: its section counts whole, and the layout, which decides a sum's last bits."""
-    settings = [getattr(params, section(stage)).model_dump(), params.dtype, params.seed, params.runtime.model_dump()]
+    """What a training is: its section counts whole, and LAYOUT; an edit of another runtime value goes on with it."""
+    layout = [getattr(params.runtime, value) for value in LAYOUT]
+    settings = [getattr(params, section(stage)).model_dump(), params.dtype, params.seed, layout]
     return identity(stage, reads, settings, root)
 
 

@@ -1,0 +1,30 @@
+"""How the work is laid out on this machine: tracked by no stage, and no result depends on it."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from stages.guard.sections.kinds import Count, Section
+
+
+class Runtime(Section):
+    processes: Count
+    deepspeed: Annotated[int, Field(ge=0, le=3)]
+    threads: Count | None
+    micro_batch_rows: Count
+    forward_batch_tokens: Count
+    gradient_checkpointing: bool
+    checkpoint_steps: Annotated[int, Field(ge=0)]
+    engine_sequences: Count
+    engine_memory_share: Annotated[float, Field(gt=0, le=1)]
+    engine_cpu_cache_gib: Count
+    tensor_parallel: Count
+    judge_url: str
+    judge_connections: Count
+
+    @model_validator(mode="after")
+    def deepspeed_has_processes(self) -> Self:
+        if self.deepspeed and self.processes == 1:
+            told = f"deepspeed = {self.deepspeed} shares a model among processes, and processes = 1"
+            raise ValueError(f"{told}; raise it or set deepspeed = 0")
+        return self
