@@ -22,7 +22,6 @@ class ParamsError(ValueError):
 class Params(kinds.Section):
     seed: Annotated[int, Field(ge=0)]
     dtype: Literal["float32", "bfloat16"]
-    base: training.Base
     mix: Annotated[dict[str, data.SetInMix], Field(min_length=1)]
     mixed: str
     benchmarks: data.Benchmarks
@@ -31,23 +30,28 @@ class Params(kinds.Section):
     audit: data.Audit
     prompts: data.Prompts
     demonstrations: data.Demonstrations
+
+    base: training.Base
     sft: training.Sft
     reward_model: training.RewardModel
     preference_model: training.PreferenceModel
+    dpo: training.Dpo
+
     pairwise: signals.Pairwise
     judge: signals.Judge
     ensemble: signals.Ensemble
     implicit: signals.Implicit
     reward_bench: signals.RewardBench
-    iterations: Annotated[list[sampling.Iteration], Field(min_length=1)]
+    annotate: signals.Annotate
     signals: signals.Signals
+
+    iterations: Annotated[list[sampling.Iteration], Field(min_length=1)]
     generate: sampling.Generate
+    respond: sampling.Respond
     rank: pairs.Rank
     offline: pairs.Offline
     history: pairs.History
-    annotate: signals.Annotate
-    dpo: training.Dpo
-    respond: sampling.Respond
+
     evaluate: evaluation.Evaluate
     stop: evaluation.Stop
     select: evaluation.Select
