@@ -107,6 +107,17 @@ def test_what_the_hub_does_not_show_is_named_in_one_line(clone, hub):
     assert done.returncode == 1 and "go online, or name a mirror in HF_ENDPOINT" in done.stderr.splitlines()[-1]
 
 
+def test_params_and_pins_that_cannot_be_read_are_one_line(clone, hub):
+    sh("python -m stages.tools.profile paper", clone)
+    (clone / "data/raw/hub/hh_rlhf.json").write_text('{"dataset": ')
+    done = sh("python -m stages.tools.pin", clone, env=hub.environment)
+    assert done.returncode == 1 and done.stderr.startswith("pin: data/raw/hub/hh_rlhf.json: ")
+    assert done.stderr.count("\n") == 1
+    (clone / "params.yaml").write_text("seed: one")
+    done = sh("python -m stages.tools.pin", clone, env=hub.environment)
+    assert done.returncode == 1 and done.stderr.startswith("pin: params.yaml: ") and done.stderr.count("\n") == 1
+
+
 def test_the_quickstart_takes_nothing_from_a_hub(clone, hub):
     hub.url = "http://127.0.0.1:9"
     done = sh("python -m stages.tools.pin", clone, env=hub.environment)

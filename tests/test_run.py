@@ -136,6 +136,13 @@ def test_a_package_other_than_the_locked_one_does_not_run(scratch):
     assert done.returncode == 1 and "pyarrow 1." in done.stderr and "make setup" in done.stderr
 
 
+def test_an_import_that_the_fingerprint_cannot_follow_is_one_line(scratch):
+    (scratch / "stages/probe.py").write_text("from . import chat\n" + STAGE)
+    done = guard(scratch, *PROBE)
+    assert done.returncode == 1 and "stages/probe.py:1: relative import; name the module whole" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_missing_input_says_how_to_get_it(scratch):
     (scratch / "source").unlink()
     done = guard(scratch, *PROBE)

@@ -205,8 +205,8 @@ def main() -> None:
     os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
     ranked = sys.argv[1] == "--rank"
     stage, *argv = sys.argv[1 + ranked :]
-    lean.leave_out(fingerprint.packages(stage, ROOT))
     try:
+        lean.leave_out(fingerprint.packages(stage, ROOT))
         one_of_several(stage, argv) if ranked else execute(stage, argv)
     except Exception as error:
         line = explain(error)

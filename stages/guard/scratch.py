@@ -19,8 +19,11 @@ from typing import Any
 from stages.guard import fingerprint, integrity, options
 
 EXPERIMENTS = (".dvc", "tmp", "exps")
-LAYOUT = ("processes", "deepspeed", "threads", "micro_batch_rows", "gradient_checkpointing")
-"""What of `runtime` decides the order of a training's sums, and so the last bits of its weights."""
+OTHERS = {
+    *("checkpoint_steps", "forward_batch_tokens", "judge_url", "judge_connections", "tensor_parallel"),
+    *("engine_sequences", "engine_memory_share", "engine_cpu_cache_gib"),
+}
+"""What of `runtime` no training's sums depend on. All else counts, a value that is new in params.yaml too."""
 WEEK = 7 * 24 * 3600  # seconds that the checkpoints of a killed experiment wait for somebody to run it again
 
 
@@ -55,8 +58,8 @@ def identity(stage: str, reads: dict[str, Any], settings: Any, root: Path) -> st
 
 
 def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
-    """What a training is: its section counts whole, and LAYOUT; an edit of another runtime value goes on with it."""
-    layout = [getattr(params.runtime, value) for value in LAYOUT]
+    """What a training is: its section counts whole, and the layout, which decides a sum's last bits."""
+    layout = params.runtime.model_dump(exclude=OTHERS)
     settings = [getattr(params, section(stage)).model_dump(), params.dtype, params.seed, layout]
     return identity(stage, reads, settings, root)
 

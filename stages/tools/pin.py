@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
+from stages.guard.params import load
+
 PARAMS = Path("params.yaml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -41,12 +43,20 @@ def raws(node: Any) -> Iterator[str]:
 
 
 def pins(params: dict) -> list[Path]:
-    """The files in use that pin a data set of a hub, each once."""
+    """The files in use that pin a data set of a hub, each once. Raises ValueError for one that is no JSON."""
     found = []
     for raw in map(Path, raws(params)):
         files = sorted(raw.rglob("*.json")) if raw.is_dir() else [raw]
         found += [file for file in files if file.suffix == ".json" and file.is_file()]
-    return sorted({file for file in found if "dataset" in json.loads(file.read_text(encoding="utf-8"))})
+    return sorted({file for file in found if "dataset" in read(file)})
+
+
+def read(file: Path) -> Any:
+    """Raises ValueError for a file that is no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: is no JSON ({error}); mend it or restore it from git") from error
 
 
 def is_on_a_hub(model: str) -> bool:
@@ -84,10 +94,9 @@ def asked(name: str, kind: str, revision: str | None) -> Facts:
 def settled(name: str, kind: str, revision: str | None, move: bool) -> Facts:
     """The facts at the commit that is to stand: the pinned one, unless there is none or it is to be moved."""
     newest = asked(name, kind, None)
-    if move or not COMMIT.fullmatch(revision or ""):
+    if move or revision == newest.revision or not COMMIT.fullmatch(revision or ""):
         return newest
-    if newest.revision != revision:
-        print(f"{name}: stays at {revision}; the hub is at {newest.revision}, which --move takes")
+    print(f"{name}: stays at {revision}; the hub is at {newest.revision}, which --move takes")
     return asked(name, kind, revision)
 
 
@@ -109,7 +118,7 @@ def write(file: Path, text: str) -> bool:
 
 
 def pin_data(file: Path, move: bool) -> bool:
-    pin = json.loads(file.read_text(encoding="utf-8"))
+    pin = read(file)
     facts = settled(pin["dataset"], "dataset", pin.get("revision"), move)
     return write(file, json.dumps(pinned(pin, facts), indent=2, ensure_ascii=False) + "\n")
 
@@ -132,9 +141,9 @@ def main() -> None:
     if sys.argv[1:] not in ([], ["--move"]):
         sys.exit("pin: give nothing, or --move to follow the hub where it has moved on")
     move = sys.argv[1:] == ["--move"]
-    params = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
-    files, base = pins(params), params["base"]
     try:
+        params = load(PARAMS).model_dump()
+        files, base = pins(params), params["base"]
         changed = sum(pin_data(file, move) for file in files)
         changed += is_on_a_hub(base["model"]) and pin_base(base, move)
     except ValueError as error:
