@@ -256,16 +256,16 @@ def test_a_folder_that_the_other_runs_guard_takes_away_costs_nothing_but_the_chu
 
 def test_every_worker_can_be_described_to_another_machine(tmp_path, runtime):
     from stages.sampling import engine
-    from stages.signals import comparison, endpoint, forward, judge, judging, pairwise
+    from stages.signals import batching, comparison, endpoint, judge, judging, pairwise, workers
     from stages.training import reference
 
-    model, layout = Path("models/x"), forward.layout(runtime)
+    model, layout = Path("models/x"), batching.layout(runtime)
     served = endpoint.Served("name", 20, "http://x", 4)
     asked = judging.Judge(model, Path("t.jinja"), "float32", layout, served)
     for worker in (
         engine.Sampler(model, "float32", 1, 64, 80, False, engine.Layout(1, 0.5, 1, 1)),
-        forward.Rewards(model, "float32", layout),
-        forward.Logprobs(model, "float32", layout),
+        workers.Rewards(model, "float32", layout),
+        workers.Logprobs(model, "float32", layout),
         comparison.Ranker(comparison.Local(model, pairwise.question, "float32", layout), "tournament"),
         comparison.Ranker(asked, "all_pairs"),
         judge.Preferences(asked),

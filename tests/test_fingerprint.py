@@ -68,7 +68,7 @@ FORWARD = {f"signals.scorers.{name}" for name in ("reward_model", "preference_mo
 def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
     assert changed(clone, "stages/sampling/engine.py", ">> 1", ">> 2") == {"sampling.generate", "sampling.respond"}
     assert (
-        changed(clone, "stages/signals/forward.py", "yield batch", "yield list(batch)")
+        changed(clone, "stages/signals/batching.py", "yield batch", "yield list(batch)")
         == {"training.reference", "signals.measure", "signals.judge"} | FORWARD
     )
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from stages import chat
 from stages.pairs import offline
-from stages.signals import forward, pairwise
+from stages.signals import batching, forward, pairwise
 from stages.training import dpo, harness, preference_model, reference, reward_model, sft
 from tests.conftest import log_probabilities, pairs, sides
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
 def test_batches_hold_every_row_once_and_keep_the_token_limit(lengths, limit):
-    made = list(forward.batches(lengths, limit))
+    made = list(batching.batches(lengths, limit))
     assert sorted(i for batch in made for i in batch) == list(range(len(lengths)))
     assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= limit for b in made)
 
@@ -29,10 +29,10 @@ def test_batches_hold_every_row_once_and_keep_the_token_limit(lengths, limit):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 50)), max_size=40), st.integers(1, 120))
 def test_a_groups_batches_are_the_same_whatever_other_groups_there_are(rows, limit):
     names, lengths = [name for name, _ in rows], [length for _, length in rows]
-    made = list(forward.batches(lengths, limit, names))
+    made = list(batching.batches(lengths, limit, names))
     for name in set(names):
         own = [i for i in range(len(rows)) if names[i] == name]
-        alone = [[own[k] for k in batch] for batch in forward.batches([lengths[i] for i in own], limit)]
+        alone = [[own[k] for k in batch] for batch in batching.batches([lengths[i] for i in own], limit)]
         assert [batch for batch in made if names[batch[0]] == name] == alone
 
 

@@ -18,7 +18,7 @@ def tree(profile: str = "quickstart") -> dict:
     ("key", "value", "told"),
     [
         ("generate.n", 1, "generate.n = 1"),
-        ("generate.n", 7, "n = 7 must be a multiple of the 2 temperatures"),
+        ("generate.n", 7, "params.yaml: generate.n = 7 must be a multiple of the 2 temperatures"),
         ("generate.temperatures", [1.0, -0.5], "-0.5"),
         ("generate.temperatures", [], "generate.temperatures"),
         ("dpo.beta", "0.1", "dpo.beta = '0.1'"),
@@ -26,7 +26,7 @@ def tree(profile: str = "quickstart") -> dict:
         ("dpo.learning_rate", "5e-7", "dpo.learning_rate = '5e-7'"),
         ("dpo.epochs", 1.5, "dpo.epochs = 1.5"),
         ("dpo.epochs", True, "dpo.epochs = True"),
-        ("dpo.label_smoothing", 0.1, "label_smoothing = 0.1 is ignored by the loss ['sigmoid']: it needs one of"),
+        ("dpo.label_smoothing", 0.1, "dpo.label_smoothing = 0.1 is ignored by the loss ['sigmoid']: it needs one of"),
         ("dpo.discopop_tau", 0.1, "discopop_tau = 0.1 is ignored by the loss ['sigmoid']"),
         ("dpo.simpo_gamma", 1.0, "simpo_gamma = 1.0 is ignored"),
         (
@@ -35,16 +35,20 @@ def tree(profile: str = "quickstart") -> dict:
             "f_alpha = 0.3 is ignored by the loss ['sigmoid']: it needs f_divergence = alpha_divergence",
         ),
         ("dpo.lora_alpha", 32.0, "lora_alpha = 32.0 is ignored"),
-        ("dpo.quantized", True, "quantized weights are frozen, so something else must learn; set lora_rank over 0"),
-        ("dpo.loss", ["sft"], "loss sft alone learns no preference"),
+        (
+            "dpo.quantized",
+            True,
+            "dpo.quantized = true freezes the weights, so something else must learn; set lora_rank over 0",
+        ),
+        ("dpo.loss", ["sft"], "dpo.loss sft alone learns no preference"),
         ("dpo.loss", ["exo_pair"], "label_smoothing = 0.0 makes exo_pair infinite"),
         ("dpo.loss", ["sigmoid", "sft"], "must hold one weight for each loss"),
         ("dpo.loss", ["kl"], "dpo.loss.0 = 'kl'"),
         ("dpo.loss_weights", [0.0], "dpo.loss_weights.0 = 0.0"),
-        ("generate.from_rival", 3, "from_rival = 3 must be a multiple of the 2 temperatures"),
-        ("generate.from_rival", 8, "from_rival = 8 must be less than n = 8"),
+        ("generate.from_rival", 3, "generate.from_rival = 3 must be a multiple of the 2 temperatures"),
+        ("generate.from_rival", 8, "generate.from_rival = 8 must be less than n = 8"),
         ("rank.pairing", "across", "generate.from_rival = 0 samples from one; raise it"),
-        ("annotate.by", "judge", "reads = 'candidates' must be 'scores/judge' where by = judge"),
+        ("annotate.by", "judge", "annotate.reads = 'candidates' must be 'scores/judge' where by = judge"),
         ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
         ("select.by", "gold_reward", "select.by = 'gold_reward'"),
         ("split.heldout_share", 1.0, "split.heldout_share = 1.0"),
@@ -55,10 +59,10 @@ def tree(profile: str = "quickstart") -> dict:
         ("mix.quickstart.filter.min_margin", -1.0, "mix.quickstart.filter.min_margin = -1.0"),
         ("prompts.per_iteration", 0, "prompts.per_iteration = 0"),
         ("rank.truncated", "sometimes", "rank.truncated = 'sometimes'"),
-        ("policies", ["pi0", "pi1"], "policies = '...'"),
+        ("policies", ["pi0", "pi1"], "policies = ..."),
         ("rank.scorer", "judge", "add -S 'signals.judge=[judge]' to the command, or set it in params.yaml"),
         ("signals.judge", ["longer"], "signals.judge.0 = 'longer'"),
-        ("signals.ensemble", ["ensemble", "ensemble"], "signals.ensemble = '...'"),
+        ("signals.ensemble", ["ensemble", "ensemble"], "signals.ensemble = ..."),
         ("signals.reward_model", [], "rank.scorer = reward_model, and signals.reward_model = []: it is not in use"),
         ("signals.side_by_side", ["all"], "signals.side_by_side reads what preference_model says"),
         ("offline.train", "data/offline/mixed.parquet", "and offline.set = {}; add the set to offline.set"),
@@ -70,7 +74,7 @@ def tree(profile: str = "quickstart") -> dict:
         ("pairwise.ranking", "league", "pairwise.ranking = 'league'"),
         ("reward_model.evaluations", -1, "reward_model.evaluations = -1"),
         ("runtime.processes", 0, "runtime.processes = 0"),
-        ("runtime.deepspeed", 3, "deepspeed = 3 shares a model among processes, and processes = 1"),
+        ("runtime.deepspeed", 3, "runtime.deepspeed = 3 shares a model among processes, and processes = 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
@@ -110,7 +114,7 @@ def test_a_wrong_value_is_named_with_key_and_file(key, value, told):
         ({"beta": float("inf")}, "dpo.beta = inf"),
         (
             {"half": True, "lora_rank": 8},
-            "half keeps whole weights, and lora_rank = 8 trains adapters; set half = false or lora_rank = 0",
+            "half = true keeps whole weights, and lora_rank = 8 trains adapters; set half = false or lora_rank = 0",
         ),
         ({"loss": ["sigmoid", "sigmoid"], "loss_weights": [1.0, 1.0]}, "each loss once"),
     ],
@@ -256,7 +260,7 @@ def test_a_sources_rule_is_checked_by_its_source(source, rule):
     params = tree()
     params["mix"]["quickstart"] |= {"source": source, "rule": rule}
     with pytest.raises(
-        ParamsError, match=rf"params.yaml: mix.quickstart = '...': rule\.\S+: .*, for source {source}; change it"
+        ParamsError, match=rf"params.yaml: mix\.quickstart\.rule\.\S+: .*, for source {source}; change it"
     ):
         check(params, "params.yaml")
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import chat, shards
-from stages.signals import comparison, forward, judging, pairs_as_candidates, pairwise
+from stages.signals import batching, comparison, forward, judging, pairs_as_candidates, pairwise
 from stages.signals.scorers import implicit
 from stages.signals.scorers import judge as judge_scorer
 from stages.signals.scorers import preference_model as preference_scorer
@@ -30,7 +30,7 @@ ASK = [{"role": "user", "content": "Which animals make honey, and how do they do
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_a_common_prefix_is_common_and_leaves_something_of_each(rows):
-    n = forward.common_prefix(rows)
+    n = batching.common_prefix(rows)
     assert all(row[:n] == rows[0][:n] and n < len(row) for row in rows)
     assert n == min(map(len, rows)) - 1 or len({row[n] for row in rows}) > 1
 

@@ -2,7 +2,7 @@
 
 Reads   preferences: a set (SCHEMA of stages/data/pair_format.py); prepared: what `prepare` counted of it; before,
         before_account: the mix so far and its account; benchmarks: phrase (uint64), and its number of words reserved:
-        files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer `name`
+        files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer; `name`
         of the set; `min_margin`, in the set's own unit, where a margin is known; `rows` taken of it, a number or a
         share under 1, 0 for all
 Writes  mixed: the mix so far and what is kept of the set, in this order. account: {set: {prepared, rows_in, rows_out,

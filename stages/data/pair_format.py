@@ -1,4 +1,4 @@
-"""The one form that all sets of preferences share, and what the modules of stages/sources build it with.
+"""The one form that all sets of preferences share, and what the modules of stages/data/sources build it with.
 
 A source is a function from a batch of raw rows to a frame with SCHEMA's columns but `source`, and `drop`: the rule
 that refuses the row, or null. It judges only what its release defines as no pair; what no release should hold (empty

@@ -1,8 +1,8 @@
 """What the best of n answers is worth when a signal picks it, so that n is chosen before money is spent and
 over-optimisation is seen.
 
-Reads   scores: for each signal, shards of its rewards of the same N answers of pi_0 to each prompt; the folder that
-        holds the shards' is the signal's name
+Reads   scores: for each signal, a folder of shards with its rewards of the same N answers of pi_0 to each prompt; the
+        folder's parent is named as the signal
 Writes  curves: for each n = 1, 2, 4, ... N the KL bound log n - (n - 1) / n in nats, and by signal the mean yardstick
         of its best of n with interval
 Params  evaluate.gold, evaluate.resamples, evaluate.confidence; seed

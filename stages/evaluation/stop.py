@@ -1,7 +1,8 @@
 """Look at the policy before an iteration samples from it, and end the run of iterations where it has gone wrong.
 
-Reads   measures: the policy's measured answers, of which the validation prompts' count; `iteration`: t0, t1, ...
-Writes  verdict (a metrics file): stop, and the reason; the same bytes until a rule is broken, so that nothing reruns
+Reads   measures: the policy's measured answers, of which the validation prompts' count; `iteration`: the policy that
+        it samples from, pi0, pi1, ...
+Writes  verdict: stop, and the reason; the same bytes until a rule is broken, so that nothing reruns
         because of other numbers
 Params  stop.max_kl (nats per answer), max_tokens, min_finished, max_repetition, min_distinct_2; null for no such rule
 Source  over-optimisation shows in KL, length and repetition before it shows in the reward: Gao et al. 2023, arXiv

@@ -4,8 +4,9 @@ Raises ParamsError with one line that names file, key, value, rule and remedy. T
 per room; what they ask of each other in agreement.py.
 """
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -66,13 +67,14 @@ class Params(kinds.Section):
 
 def load(path: Path) -> Params:
     """Read and check a params file. Raises ParamsError."""
+    name = os.path.relpath(path)
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(
-            f"{path}: {' '.join(str(error).split())}; restore it with: python -m stages.tools.profile quickstart"
+            f"{name}: {' '.join(str(error).split())}; restore it with: python -m stages.tools.profile quickstart"
         ) from error
-    return check(raw, str(path))
+    return check(raw, name)
 
 
 def check(raw: object, path: str) -> Params:
@@ -80,9 +82,16 @@ def check(raw: object, path: str) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "params"
-        rule = first["msg"].removeprefix("Value error, ")
-        value = first["input"] if isinstance(first["input"], str | int | float | bool | None) else "..."
-        remedy = "remove or rename the key" if first["type"] == "extra_forbidden" else "change it"
-        raise ParamsError(f"{path}: {key} = {value!r}: {rule}; {remedy} in {path}") from error
+        raise ParamsError(f"{path}: {told(error.errors()[0])} in {path}") from error
+
+
+def told(fault: Any) -> str:
+    """What pydantic found, as `key = value: rule; remedy`."""
+    key, rule = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{key} is missing; write it"
+    if fault["type"] == "value_error" and not isinstance(fault["input"], str):  # of a section: its rule names the key
+        return ".".join([*map(str, fault["loc"]), rule]) + "; change it"
+    value = "..." if isinstance(fault["input"], dict | list) else repr(fault["input"])
+    remedy = "remove or rename the key" if fault["type"] == "extra_forbidden" else "change it"
+    return f"{key} = {value}: {rule}; {remedy}"

@@ -1,6 +1,8 @@
 """The guard: runs one stage so that its outputs appear whole or not at all.
 
-    python -m stages.guard.run pairs.rank --scores a.parquet b.parquet --pairs data/pairs/pi0.parquet
+    python -m stages.guard.run training.base --base models/base
+
+is how dvc.yaml runs a stage.
 
 A stage is a module under stages/ with `main(params, <what it reads>, *, <what it writes>)`; its options follow from
 that signature (options.py). Around the call, the guard

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import pyarrow as pa
 
 from stages import chat, rows
-from stages.signals import forward, pairwise
+from stages.signals import batching, forward, pairwise
 
 Question = tuple[str, list[chat.Message], str, str]
 """The prompt's id, the prompt, the answer shown as A, the answer shown as B."""
@@ -176,7 +176,7 @@ class Local:
     model: Path
     question: Callable[[Question], list[chat.Message]]
     dtype: str
-    layout: forward.Layout
+    layout: batching.Layout
 
     def load(self) -> Ask:
         tokenizer = chat.load_tokenizer(self.model)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from stages.signals import comparison, endpoint, forward
+from stages.signals import batching, comparison, endpoint
 
 UNCUT = 1 << 40
 """An endpoint is asked all at once: its journal keeps every answer, and the share that may stay open is of all."""
@@ -43,13 +43,13 @@ class Judge:
     model: Path
     template: Path
     dtype: str
-    layout: forward.Layout
+    layout: batching.Layout
     served: endpoint.Served | None
 
     @property
     def chunk(self) -> int:
         """Rows that are dealt together."""
-        return UNCUT if self.served else forward.CHUNK
+        return UNCUT if self.served else batching.CHUNK
 
     def load(self) -> comparison.Ask:
         render = renderer(self.template)
@@ -66,4 +66,4 @@ def asker(params: Any, model: Path, template: Path) -> Judge:
     if params.judge.served:
         top_logprobs = params.judge.top_logprobs
         served = endpoint.Served(params.judge.served, top_logprobs, runtime.judge_url, runtime.judge_connections)
-    return Judge(model, template, params.dtype, forward.layout(runtime), served)
+    return Judge(model, template, params.dtype, batching.layout(runtime), served)

@@ -2,7 +2,7 @@
 leave, the folder they save.
 
 The guard names a scratch folder by the hash of all that a run's result depends on (STAGE_SCRATCH, see
-stages/guard/run.py). Checkpoints go there every runtime.checkpoint_steps, and a run that finds its own goes on from
+stages/guard/scratch.py). Checkpoints go there every runtime.checkpoint_steps, and a run that finds its own goes on from
 it; outside the guard there are none.
 
 The layout changes no result: the same rows make each step (stages/training/steps.py), and bfloat16 means float32

@@ -1,7 +1,7 @@
 """Which preference losses TRL combines, and which options each of them reads: what it would refuse, ignore or count
 twice is refused here, before a model loads.
 
-Source  TRL's DPOTrainer, CPOTrainer, ORPOTrainer and KTOTrainer; the losses' papers stand in docs/policy.md
+Source  TRL's DPOTrainer, CPOTrainer, ORPOTrainer and KTOTrainer
 """
 
 from typing import Any

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat, rows, shards
-from stages.signals import forward
+from stages.signals import batching, forward
 from stages.training import digest, quantized
 
 LOGPS = pa.schema([("ref_chosen_logps", pa.float64()), ("ref_rejected_logps", pa.float64())])
 DIGESTS = pa.schema([("ref_model", pa.string()), ("ref_texts", pa.string())])
-CHUNK = forward.MIXED_CHUNK // 2
+CHUNK = batching.MIXED_CHUNK // 2
 """Pairs dealt together; each is two sequences, batched with those of other pairs."""
 
 
@@ -37,7 +37,7 @@ class Reference:
     model: Path
     dtype: str
     quantized: bool
-    layout: forward.Layout
+    layout: batching.Layout
     columns: ClassVar[pa.Schema] = LOGPS
 
     def load(self) -> rows.Work:
@@ -53,7 +53,7 @@ class Reference:
             answers = [side(pair, name) for name in ("chosen", "rejected") for pair in pairs]
             with torch.autocast(device, torch.bfloat16, enabled=half):
                 tokens, names = forward.tokenized(tokenizer, answers), [answer["id"] for answer in answers]
-                found = values(tokens, names, lambda sides: tick(sides / 2))
+                found = values(tokens, names, by_pairs(tick))
             chosen, rejected = found[: len(pairs)], found[len(pairs) :]
             return [
                 pair | {"ref_chosen_logps": one, "ref_rejected_logps": other}
@@ -61,6 +61,18 @@ class Reference:
             ]
 
         return log_pi0
+
+
+def by_pairs(tick: rows.Tick) -> rows.Tick:
+    """Told of sides, it tells of whole pairs."""
+    told = 0
+
+    def sides(number: float) -> None:
+        nonlocal told
+        tick((told + number) // 2 - told // 2)
+        told += number
+
+    return sides
 
 
 def side(pair: dict, name: str) -> dict:
@@ -71,7 +83,7 @@ def side(pair: dict, name: str) -> dict:
 
 def main(params: Any, model: Path, pairs: Path, *, reference: Path) -> None:
     table = pq.read_table(pairs)
-    worker = Reference(model, params.dtype, params.dpo.quantized, forward.layout(params.runtime))
+    worker = Reference(model, params.dtype, params.dpo.quantized, batching.layout(params.runtime))
     (made,) = rows.mapped([table.to_pylist()], worker, "reference", CHUNK, key=("id",))
     of = digest.model(model, params.dpo.quantized)
     table = shards.widened(table, made, LOGPS)

@@ -27,7 +27,7 @@ import torch
 
 from stages import chat, rows
 from stages.guard.params import load
-from stages.signals import forward
+from stages.signals import batching
 from stages.training import dpo, harness, lora, objectives, reference
 
 ROUNDS = 3
@@ -61,7 +61,7 @@ def referred(model: Path, asked: list[dict], params: Any) -> list[objectives.Pai
     """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them;
     prints how fast that was.
     """
-    worker = reference.Reference(model, params.dtype, params.dpo.quantized, forward.layout(params.runtime))
+    worker = reference.Reference(model, params.dtype, params.dpo.quantized, batching.layout(params.runtime))
     start = time.perf_counter()
     (known,) = rows.mapped([asked], worker, "reference", reference.CHUNK, key=("id",))
     rate = len(asked) / (time.perf_counter() - start)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from stages import chat, rows, shards
-from stages.signals import forward
+from stages.signals import batching, forward, workers
 
 ROUNDS = 3
-LAYOUT = forward.Layout(threads=2, forward_batch_tokens=2048)
+LAYOUT = batching.Layout(threads=2, forward_batch_tokens=2048)
 
 
 def longer(asked: list[dict]) -> list[dict]:
@@ -34,7 +34,7 @@ def longer(asked: list[dict]) -> list[dict]:
 
 def ours(model: Path, asked: list[dict]) -> list[float]:
     """As the stage scores, its chunks and the loading of the model included."""
-    (scored,) = rows.mapped([asked], forward.Rewards(model, "float32", LAYOUT), "ours", forward.CHUNK)
+    (scored,) = rows.mapped([asked], workers.Rewards(model, "float32", LAYOUT), "ours", batching.CHUNK)
     return [row["reward"] for row in scored]
 
 
@@ -43,7 +43,7 @@ def bare(network: Any, sequences: list[list[int]]) -> None:
     import torch
 
     with torch.inference_mode():
-        for batch in forward.batches([len(s) for s in sequences], LAYOUT.forward_batch_tokens):
+        for batch in batching.batches([len(s) for s in sequences], LAYOUT.forward_batch_tokens):
             width = min(len(sequences[i]) for i in batch)
             network(input_ids=torch.tensor([sequences[i][:width] for i in batch]), use_cache=False)
 

@@ -1,4 +1,4 @@
-"""How the work is laid out on this machine: tracked by no stage, and no result depends on it."""
+"""How the work is laid out on this machine: tracked by no stage, and of a result it moves the last digits at most."""
 
 from typing import Annotated, Self
 

@@ -71,8 +71,8 @@ class Dpo(Training):
     def losses_combine(self) -> Self:
         losses.check(self)
         if self.quantized and not self.lora_rank:
-            raise ValueError("quantized weights are frozen, so something else must learn; set lora_rank over 0")
+            raise ValueError("quantized = true freezes the weights, so something else must learn; set lora_rank over 0")
         if self.half and self.lora_rank:
-            told = f"half keeps whole weights, and lora_rank = {self.lora_rank} trains adapters"
+            told = f"half = true keeps whole weights, and lora_rank = {self.lora_rank} trains adapters"
             raise ValueError(f"{told}; set half = false or lora_rank = 0")
         return self

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import rows, shards
-from stages.signals import forward
+from stages.signals import batching, workers
 
 COLUMNS = pa.schema([("reward", pa.float64())])
 
@@ -30,8 +30,8 @@ def implied(policy: float, reference: float, tokens: int, form: str, beta: float
 
 def logprobs(model: Path, parts: list[list[dict]], params: Any, what: str) -> list[list[dict]]:
     """Each part's rows with log pi of the completions."""
-    worker = forward.Logprobs(model, params.dtype, forward.layout(params.runtime))
-    return rows.mapped(parts, worker, what, forward.CHUNK)
+    worker = workers.Logprobs(model, params.dtype, batching.layout(params.runtime))
+    return rows.mapped(parts, worker, what, batching.CHUNK)
 
 
 def main(params: Any, policy: Path, model: Path, candidates: Path, *, scores: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from stages import rows
-from stages.signals import comparison, forward, pairwise
+from stages.signals import batching, comparison, pairwise
 
 
 def main(params: Any, preference: Path, candidates: Path, *, scores: Path) -> None:
-    asker = comparison.Local(preference, pairwise.question, params.dtype, forward.layout(params.runtime))
+    asker = comparison.Local(preference, pairwise.question, params.dtype, batching.layout(params.runtime))
     worker = comparison.Ranker(asker, params.pairwise.ranking)
-    scored = rows.over_shards(candidates, scores, worker, "preference_model", forward.CHUNK)
+    scored = rows.over_shards(candidates, scores, worker, "preference_model", batching.CHUNK)
     print(f"score preference_model: {len(scored)} candidates, {params.pairwise.ranking}")

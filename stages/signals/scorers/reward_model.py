@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from stages import rows
-from stages.signals import forward
+from stages.signals import batching, workers
 
 
 def main(params: Any, reward: Path, candidates: Path, *, scores: Path) -> None:
-    worker = forward.Rewards(reward, params.dtype, forward.layout(params.runtime))
-    scored = rows.over_shards(candidates, scores, worker, "reward_model", forward.CHUNK)
+    worker = workers.Rewards(reward, params.dtype, batching.layout(params.runtime))
+    scored = rows.over_shards(candidates, scores, worker, "reward_model", batching.CHUNK)
     mean = f", mean reward {fmean(row['reward'] for row in scored):.3f}" if scored else ""
     print(f"score reward_model: {len(scored)} candidates{mean}")
