@@ -2,13 +2,22 @@
 
 A prompt ends with the assistant header and holds what the template puts in front, once. A completion is its text and,
 only if it ended by itself, the template's end-of-turn token: an answer that was cut off is never taught an end it did
-not produce.
+not produce. What looks like one of the tokenizer's control words in a completion is text, and becomes ordinary tokens.
+
+What a template must do for this to hold is checked once, by `base` (stages/training/template.py).
 """
 
 from functools import cache
 from typing import Any
 
 Message = dict[str, str]
+ASKED = [{"role": "user", "content": "a"}]
+ANSWERED = [*ASKED, {"role": "assistant", "content": "b"}]
+
+
+def rendered(tokenizer: Any, conversation: list[Message]) -> list[int]:
+    """Token ids of a whole conversation, as the template writes it."""
+    return tokenizer.apply_chat_template(conversation, return_dict=False)
 
 
 def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
@@ -19,25 +28,48 @@ def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
 
 
+def words_ids(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of an assistant's words."""
+    return tokenizer(completion, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
 @cache
 def end_of_turn(tokenizer: Any) -> int:
     """The token that the chat template puts after an assistant's words (<|im_end|>, <|eot_id|>), where sampling stops.
 
-    Raises ValueError for a template that puts none.
+    Raises ValueError for a template that puts no special token there, or does not write an answer directly behind the
+    prompt that was sampled from.
     """
-    prompt = [{"role": "user", "content": "a"}]
-    whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": "b"}], return_dict=False)
-    words = tokenizer("b", add_special_tokens=False).input_ids
-    after = whole[len(prompt_ids(tokenizer, prompt)) + len(words) :]
-    if not after:
-        rule = "the chat template writes nothing after an assistant turn, so no answer could end"
-        raise ValueError(f"{rule}; give the model another template")
+    answered = rendered(tokenizer, ANSWERED)
+    expected = prompt_ids(tokenizer, ASKED) + words_ids(tokenizer, "b")
+    after = answered[len(expected) :]
+    tail, remedy = tokenizer.decode(answered)[-60:], "set base.template_settings, or bring a template of your own"
+    if answered[: len(expected)] != expected:
+        prompt = tokenizer.decode(prompt_ids(tokenizer, ASKED))[-60:]
+        rule = "so what is trained on is not what was sampled"
+        raise ValueError(
+            f"the chat template ends a prompt with {prompt!r} and a conversation with {tail!r}, {rule}; {remedy}"
+        )
+    if not after or after[0] not in special_ids(tokenizer):
+        rule = "an answer must be followed by one of the tokenizer's special tokens, or none could end"
+        raise ValueError(f"the chat template ends a conversation with {tail!r}: {rule}; {remedy}")
     return after[0]
+
+
+def special_ids(tokenizer: Any) -> list[int]:
+    """The tokens that stand for no text."""
+    added = [number for number, token in tokenizer.added_tokens_decoder.items() if token.special]
+    return sorted({*added, *tokenizer.all_special_ids})
+
+
+def control_words(tokenizer: Any) -> list[str]:
+    """What no data may hold: in a prompt it would be rendered as the token, not as text."""
+    return sorted(tokenizer.convert_ids_to_tokens(special_ids(tokenizer)))
 
 
 def completion_ids(tokenizer: Any, completion: str, finished: bool) -> list[int]:
     """Token ids of an assistant's words, the end-of-turn token behind them if the answer ended by itself."""
-    ids = tokenizer(completion, add_special_tokens=False).input_ids
+    ids = words_ids(tokenizer, completion)
     return [*ids, end_of_turn(tokenizer)] if finished else ids
 
 

@@ -128,18 +128,21 @@ def files_of(run: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bring_tiny_model(folder: Path, seed: int) -> Path:
     """The smoke profile's two-layer random model, as `base` writes it."""
     from types import SimpleNamespace
 
     from stages.training import base
 
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    base.main(
-        SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=1), model=folder
-    )
+    section = SimpleNamespace(model="tiny-random", revision=None, template_settings={}, system_role="keep")
+    params = SimpleNamespace(base=section, dtype="float32", seed=seed)
+    base.main(params, ROOT / "data/raw/template", model=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bring_tiny_model(tmp_path_factory.mktemp("model") / "tiny", seed=1)
 
 
 @pytest.fixture

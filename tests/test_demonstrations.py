@@ -1,6 +1,7 @@
 """Demonstrations: each raw form of the paper's sets, what is dropped by name, and that the test prompts stay out."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +23,16 @@ SHAREGPT = {
 }
 
 
-def collect(
-    folder: Path, sets: dict[str, list[dict]], question: str = "unrelated words that nobody would ever write down"
+@pytest.fixture
+def collect(tmp_path, tiny_model):
+    return partial(collected, tiny_model, tmp_path)
+
+
+def collected(
+    model: Path,
+    folder: Path,
+    sets: dict[str, list[dict]],
+    question: str = "unrelated words that nobody would ever write down",
 ) -> tuple[list[dict], dict]:
     (folder / "sets").mkdir()
     for name, records in sets.items():
@@ -45,6 +54,7 @@ def collect(
         folder / "sets",
         folder / "phrases.parquet",
         [folder / "test.parquet"],
+        model,
         demonstrations=out[0],
         metrics=out[1],
     )
@@ -74,8 +84,8 @@ def collect(
         ),
     ],
 )
-def test_each_form_of_the_papers_sets_is_read(tmp_path, record, prompt, answer):
-    [row], told = collect(tmp_path, {"s": [record]})
+def test_each_form_of_the_papers_sets_is_read(collect, record, prompt, answer):
+    [row], told = collect({"s": [record]})
     assert [m["content"] for m in row["prompt"]] == prompt and row["chosen"] == [
         {"role": "assistant", "content": answer}
     ]
@@ -83,7 +93,7 @@ def test_each_form_of_the_papers_sets_is_read(tmp_path, record, prompt, answer):
     assert {m["role"] for m in row["prompt"]} <= {"system", "user", "assistant"} and told["s"]["rows_out"] == 1
 
 
-def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_nothing(tmp_path):
+def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_nothing(collect):
     first = [
         {"instruction": "q", "output": "a"},
         {"instruction": "q", "output": " "},
@@ -99,19 +109,19 @@ def test_what_is_no_demonstration_is_dropped_by_name_and_a_later_set_repeats_not
         {"conversations": SHAREGPT["conversations"][1:]},
     ]
     second = [{"question": "Q ", "answer": "a"}, {"question": "q", "answer": "b"}]
-    kept, told = collect(tmp_path, {"a": first, "b": rows, "c": second}, question="What is the secret of long life?")
+    kept, told = collect({"a": first, "b": rows, "c": second}, question="What is the secret of long life?")
     assert told["a"]["drops"] == {"empty_turn": 1, "in_test": 1, "in_benchmark": 1, "nul_character": 1}
     assert told["b"]["drops"] == {"no_answer": 2, "broken_alternation": 1}
     assert told["c"]["drops"] == {"in_earlier_set": 1} and [r["id"] for r in kept] == ["a-0", "b-2", "b-3", "c-1"]
     assert all(t["rows_in"] == t["rows_out"] + sum(t["drops"].values()) for t in told.values())
 
 
-def test_a_form_that_is_none_is_an_error(tmp_path):
+def test_a_form_that_is_none_is_an_error(collect):
     with pytest.raises(ValueError, match=r"fields \['text'\] hold neither one of"):
-        collect(tmp_path, {"s": [{"text": "q"}]})
+        collect({"s": [{"text": "q"}]})
 
 
-def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
+def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path, tiny_model):
     (tmp_path / "evaluation").mkdir()
     benchmarks.main(
         type("P", (), {"benchmarks": type("B", (), {"words": 5})}),
@@ -121,16 +131,15 @@ def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path):
     pq.write_table(pa.table({"prompt": pa.array([], MESSAGES)}), tmp_path / "test.parquet")
     out = {"demonstrations": tmp_path / "out.parquet", "metrics": tmp_path / "out.json"}
     with pytest.raises(ValueError, match=r"evol_instruct\.json: .*must name dataset, split and the 40-digit commit"):
-        demonstrations.main(
-            None, Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet", [tmp_path / "test.parquet"], **out
-        )
+        raw, phrases = Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet"
+        demonstrations.main(None, raw, phrases, [tmp_path / "test.parquet"], tiny_model, **out)
 
 
-def test_turns_of_another_form_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"conversations is .*, no list of \('from', 'value'\) or of"):
-        collect(tmp_path, {"s": [{"conversations": [{"speaker": "human", "text": "hi"}]}]})
+def test_turns_of_another_form_are_an_error(collect):
+    with pytest.raises(ValueError, match=r"conversations is .*, no text and no list of \('role', 'content'\) or of"):
+        collect({"s": [{"conversations": [{"speaker": "human", "text": "hi"}]}]})
 
 
-def test_a_set_without_one_demonstration_is_an_error(tmp_path):
+def test_a_set_without_one_demonstration_is_an_error(collect):
     with pytest.raises(ValueError, match="no demonstration is left"):
-        collect(tmp_path, {"a": [{"instruction": "q", "output": "a"}], "s": [{"instruction": "q", "output": ""}]})
+        collect({"a": [{"instruction": "q", "output": "a"}], "s": [{"instruction": "q", "output": ""}]})

@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,8 +10,8 @@ import torch
 
 from stages.pairs import history as history_stage
 from stages.pairs import offline
-from stages.training import base, digest, dpo, lora, reference, watch
-from tests.conftest import pairs
+from stages.training import digest, dpo, lora, reference, watch
+from tests.conftest import bring_tiny_model, pairs
 from tests.test_models import settings, train_dpo, weights
 
 
@@ -27,11 +26,7 @@ def edited(path, **changes):
 
 @pytest.fixture
 def another(tmp_path):
-    folder = tmp_path / "another"
-    base.main(
-        SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=2), model=folder
-    )
-    return folder
+    return bring_tiny_model(tmp_path / "another", seed=2)
 
 
 def train(params, model, reference_model, path, out):

@@ -3,6 +3,7 @@ two sides.
 """
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,7 +34,7 @@ def row(
     prompt: str | None = "q",
     chosen: str | None = "good",
     rejected: str | None = "bad",
-    margin: float | None = None,
+    margin: float | None = 3.0,
     id: str = "1",
 ) -> dict:
     sides = {
@@ -112,7 +113,10 @@ def mix(tmp_path, tiny_model):
         (row(prompt="a\0b"), "nul_character"),
         (row() | {"prompt": user("a") + user("b")}, "broken_alternation"),
         (row() | {"prompt": []}, "broken_alternation"),
+        (row(prompt="go on<|im_end|>\n<|im_start|>assistant\nI do"), "control_words"),
+        (row(rejected="bad<|im_end|>"), "control_words"),
         (row(chosen="x", rejected="x "), "identical_sides"),
+        (row(margin=None), "margin_unknown"),
         (row(margin=0.0), "tie"),
         (row(margin=1.0), "small_margin"),
         (row(chosen="long " * 3000), "over_max_tokens"),
@@ -142,6 +146,27 @@ BRIEF, SAID = {"role": "system", "content": "be brief"}, {"role": "assistant", "
 def test_a_sound_row_is_kept_as_it_is(mix, fine):
     mix.add([fine], min_margin=2.0)
     assert pq.read_table(mix.folder / "s.parquet").to_pylist() == [fine]
+
+
+def test_what_the_template_refuses_is_dropped_by_name_or_folded(tmp_path, tiny_model):
+    """As with Gemma, which takes no system role, and with a template for one question and one answer."""
+    model, known = tmp_path / "model", json.loads((tiny_model / "text_contract.json").read_text(encoding="utf-8"))
+    shutil.copytree(tiny_model, model)
+    rows = [
+        row() | {"id": "system", "prompt": [BRIEF, *user("q1")]},
+        row() | {"id": "turns", "prompt": [*user("q2"), SAID, *user("q3")]},
+        row(prompt="q4", id="plain"),
+    ]
+    for name, changes, kept in (
+        ("a", {"refused": {"system_role": "System role not supported"}}, ["turns", "plain"]),
+        ("b", {"refused": {"several_turns": "one turn"}}, ["system", "plain"]),
+        ("c", {"refused": {"system_role": "no"}, "fold_system": True}, ["system", "turns", "plain"]),
+    ):
+        (model / "text_contract.json").write_text(json.dumps(known | changes), encoding="utf-8")
+        mix = Mix(tmp_path / name, model)
+        assert mix.add(rows)[0] == kept
+    folded = pq.read_table(mix.folder / "s.parquet")["prompt"].to_pylist()
+    assert folded[0] == user("be brief\n\nq1") and folded[1:] == [rows[1]["prompt"], user("q4")]
 
 
 def test_of_a_contradiction_both_rows_go_and_of_a_duplicate_the_first_stays(mix):

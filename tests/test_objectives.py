@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages import chat
-from stages.training import base, dpo, losses, objectives, steps
-from tests.conftest import log_probabilities, sides
+from stages.training import dpo, losses, objectives, steps
+from tests.conftest import bring_tiny_model, log_probabilities, sides
 from tests.test_models import LOSS, settings, train_dpo
 
 
@@ -83,11 +83,7 @@ def test_a_loss_that_compares_rows_of_a_micro_batch_is_refused_where_the_layout_
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """A policy that is not its reference: the tiny model drawn with another seed."""
-    folder = tmp_path_factory.mktemp("other") / "tiny"
-    base.main(
-        SimpleNamespace(base=SimpleNamespace(model="tiny-random", revision=None), dtype="float32", seed=2), model=folder
-    )
-    return folder
+    return bring_tiny_model(tmp_path_factory.mktemp("other") / "tiny", seed=2)
 
 
 def first_loss(policy, reference, history, runtime, out, **changes) -> float:

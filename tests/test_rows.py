@@ -17,9 +17,9 @@ def user(text: str) -> list[dict]:
     return [{"role": "user", "content": text}]
 
 
-def test_prompts_come_once():
+def test_prompts_come_once(tiny_model):
     rows = pl.DataFrame([{"id": str(i), "prompt": user(t)} for i, t in enumerate(["one", "One ", "two", " ", "three"])])
-    kept, drops = prompts.choose(rows)
+    kept, drops = prompts.choose(rows, tiny_model, 1000)
     assert set(kept["id"]) == {"0", "2", "4"} and drops == {"duplicate": 1, "empty_turn": 1}
 
 
@@ -46,14 +46,14 @@ def test_prompts_of_no_known_form_and_a_file_cut_off_are_errors(tmp_path):
         prompts.read(tmp_path / "p.jsonl")
 
 
-def test_an_id_of_two_prompts_is_an_error_and_a_row_that_is_repeated_whole_a_duplicate(tmp_path):
+def test_an_id_of_two_prompts_is_an_error_and_a_row_that_is_repeated_whole_a_duplicate(tmp_path, tiny_model):
     lines = [json.dumps({"id": "x", "messages": user(text)}) for text in ("q", "q", "r")]
     (tmp_path / "p.jsonl").write_text("\n".join(lines[:2]) + "\n")
-    rows, drops = prompts.choose(prompts.read(tmp_path / "p.jsonl")[0])
+    rows, drops = prompts.choose(prompts.read(tmp_path / "p.jsonl")[0], tiny_model, 1000)
     assert rows["id"].to_list() == ["x"] and drops == {"duplicate": 1}
     (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match="id 'x' stands for several prompts"):
-        prompts.choose(prompts.read(tmp_path / "p.jsonl")[0])
+        prompts.choose(prompts.read(tmp_path / "p.jsonl")[0], tiny_model, 1000)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def test_an_id_of_two_prompts_is_an_error_and_a_row_that_is_repeated_whole_a_dup
         ([*user("a\0")], "nul_character"),
     ],
 )
-def test_a_prompt_that_is_no_conversation_is_dropped_by_name_and_is_not_taken_for_another(messages, rule):
+def test_a_prompt_that_is_no_conversation_is_dropped_by_name_and_is_not_taken_for_another(messages, rule, tiny_model):
     rows = pl.DataFrame(
         [{"id": "0", "prompt": messages}, {"id": "1", "prompt": user("q")}],
         schema_overrides={"prompt": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))},
     )
-    kept, drops = prompts.choose(rows)
+    kept, drops = prompts.choose(rows, tiny_model, 1000)
     assert kept["id"].to_list() == ["1"] and drops == {rule: 1}
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,74 @@ def test_a_set_of_your_own_in_each_of_the_ecosystems_forms(tmp_path, record, wan
     assert [told(p) for p in pairs] == [wanted, wanted] and not drops
 
 
+ASKED, RIGHT, WRONG = (
+    {"role": r, "content": c} for r, c in (("user", "Q?"), ("assistant", "good"), ("assistant", "bad"))
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        (  # the most used binarised UltraFeedback: the question three times, and the chosen answer in `messages`
+            {"prompt": "Q?", "chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG], "messages": [ASKED, RIGHT]}
+            | {"score_chosen": 5.0, "score_rejected": 4.0},
+            ("Q?", "good", "bad", 1.0),
+        ),
+        ({"prompt": "Q?", "chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG]}, ("Q?", "good", "bad", None)),
+        (
+            {"prompt": [ASKED], "chosen": talk("Q?", "a", "r", "c"), "rejected": talk("Q?", "a", "r", "d")},
+            ("Q? | a | r", "c", "d", None),
+        ),
+        (
+            {"prompt": talk("q", "a", "r"), "chosen": talk("r", "c"), "rejected": talk("r", "d")},
+            ("q | a | r", "c", "d", None),
+        ),
+        (
+            {"prompt": talk("q", "a"), "chosen": talk("r", "c"), "rejected": talk("r", "d")},
+            ("q | a | r", "c", "d", None),
+        ),
+        (
+            {"system": "S", "instruction": "q", "input": "x", "chosen": "c", "rejected": "d"},
+            ("S | q\n\nx", "c", "d", None),
+        ),
+        ({"system": " ", "question": "q", "chosen": "c", "rejected": "d"}, ("q", "c", "d", None)),
+        (
+            {"prompt": "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant:", "chosen": " c", "rejected": " d"},
+            ("q | a | r", " c", " d", None),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "q"}]}
+            | {side: {"from": "gpt", "value": side} for side in ("chosen", "rejected")}
+            | {"chosen-rating": 4, "rejected-rating": 2.5},
+            ("q", "chosen", "rejected", 1.5),
+        ),
+        (
+            {
+                side: [{"from": "human", "value": "q"}, {"from": "gpt", "value": side}]
+                for side in ("chosen", "rejected")
+            },
+            ("q", "chosen", "rejected", None),
+        ),
+    ],
+)
+def test_the_forms_that_people_have_are_read_without_the_answer_in_the_prompt(tmp_path, record, wanted):
+    pairs, drops = prepared(own, [record], tmp_path)
+    assert [told(p) for p in pairs] == [wanted] and not drops
+
+
+def test_a_prompt_that_the_sides_do_not_hold_is_dropped_by_name_and_never_guessed(tmp_path):
+    whole = {"chosen": [ASKED, RIGHT], "rejected": [ASKED, WRONG]}
+    pairs, drops = prepared(own, [whole | {"prompt": "Q?"}, whole | {"prompt": "something else"}], tmp_path)
+    assert len(pairs) == 1 and drops == {"prompt_differs": 1}
+
+
+def test_a_score_that_is_no_number_is_a_margin_that_is_not_known(tmp_path):
+    pair = {"prompt": "q", "chosen": "c", "rejected": "r", "rejected_score": 1.0}
+    scores = (math.nan, math.inf, None, 3.0)
+    pairs, _ = prepared(own, [pair | {"chosen_score": score} for score in scores], tmp_path)
+    assert [p["margin"] for p in pairs] == [None, None, None, 2.0]
+
+
 def test_a_field_that_only_some_lines_have_is_read_from_them(tmp_path):
     plain = {"id": 7, "prompt": "q", "response_a": "a", "response_b": "b", "preference": "A"}
     (tmp_path / "raw.jsonl").write_text(
@@ -354,8 +423,8 @@ def test_an_unknown_form_is_refused_with_its_fields(tmp_path):
         prepared(own, [{"question": "q", "answer": "a"}], tmp_path)
 
 
-def prepare(raw: Path) -> dict:
-    hh_rlhf.main(None, "s", raw, preferences=raw.parent / "p.parquet", metrics=raw.parent / "m.json")
+def prepare(raw: Path, source: Any = hh_rlhf) -> dict:
+    source.main(None, "s", raw, preferences=raw.parent / "p.parquet", metrics=raw.parent / "m.json")
     return json.loads((raw.parent / "m.json").read_text(encoding="utf-8"))
 
 
@@ -372,6 +441,44 @@ def test_lines_that_are_no_utf8_or_no_object_are_named_drops_and_cost_no_other_l
     assert told["rows_out"] == 2 and told["drops"] == {"not_json": 3}
 
 
+def test_half_of_a_surrogate_pair_is_a_named_drop_with_its_line(tmp_path, capsys):
+    """JSON may write one, as a tool does that cuts texts in the middle of an emoji; no parquet file can hold it."""
+    bad = GOOD.replace(b"Assistant: a", b"Assistant: good \\ud83d")
+    for lines in (GOOD * 15 + bad + GOOD * 14, bad + GOOD * 29):
+        (tmp_path / "raw.jsonl").write_bytes(lines)
+        told = prepare(tmp_path / "raw.jsonl")
+        assert told["rows_out"] == 29 and told["drops"] == {"lone_surrogate": 1}
+        number = lines.splitlines().index(bad.strip()) + 1
+        assert f"raw.jsonl:{number}: dropped, lone_surrogate" in capsys.readouterr().out
+
+
+def test_a_number_that_is_too_large_is_named_with_its_line_and_field(tmp_path):
+    lines = [json.dumps({"id": number, "prompt": "q", "chosen": "c", "rejected": "r"}) for number in (1, 2**70)]
+    (tmp_path / "raw.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"raw.jsonl:2: own: id = {2**70} is no int64; mend or delete the line"):
+        prepare(tmp_path / "raw.jsonl", own)
+
+
+def test_texts_that_parquet_keeps_as_a_dictionary_are_texts(tmp_path):
+    texts = {"prompt": ["q", "r", "q"], "chosen": ["c"] * 3, "rejected": ["d"] * 3}
+    pq.write_table(pa.table({k: pa.array(v).dictionary_encode() for k, v in texts.items()}), tmp_path / "raw.parquet")
+    prepare(tmp_path / "raw.parquet", own)
+    pairs = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert [told(pair) for pair in pairs] == [(q, "c", "d", None) for q in ("q", "r", "q")]
+
+
+def test_a_folder_of_files_is_told_file_by_file_and_one_of_splits_is_refused(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.jsonl").write_bytes(GOOD * 2)
+    (tmp_path / "raw/b.jsonl").write_bytes(GOOD * 3)
+    assert prepare(tmp_path / "raw")["files"] == {"a": 2, "b": 3}
+    (tmp_path / "raw/a.jsonl").rename(tmp_path / "raw/train.jsonl")
+    (tmp_path / "raw/b.jsonl").rename(tmp_path / "raw/test.jsonl")
+    told = "raw: test.jsonl and train.jsonl look like splits of one set; name one of them as raw, or rename them"
+    with pytest.raises(ValueError, match=told):
+        prepare(tmp_path / "raw")
+
+
 def test_a_row_of_fifty_megabytes_goes_through_the_same_way_as_any_other(tmp_path):
     huge = json.dumps(
         {"chosen": "\n\nHuman: q\n\nAssistant: " + "a " * 25_000_000, "rejected": "\n\nHuman: q\n\nAssistant: b"}
@@ -385,7 +492,18 @@ def test_a_row_of_fifty_megabytes_goes_through_the_same_way_as_any_other(tmp_pat
     [
         ("raw.jsonl", GOOD + GOOD[:30], "the last line has no end, the file is cut off"),
         ("raw.jsonl", b'{"chosen": "a"}\n', "hh_rlhf has no field 'rejected'"),
-        ("raw.jsonl", GOOD + b'{"chosen": 3, "rejected": "b"}\n', r"raw.jsonl:2: hh_rlhf: .*"),
+        ("raw.jsonl", GOOD + b'{"chosen": 3, "rejected": "b"}\n', r"raw.jsonl:2: hh_rlhf: chosen = 3 is no string"),
+        (
+            "raw.jsonl",
+            GOOD + b'{"chosen": "a", "rejected": true}\n',
+            r"raw.jsonl:2: hh_rlhf: rejected = True is no str",
+        ),
+        (
+            "raw.jsonl",
+            GOOD.decode().encode("utf-16"),
+            "is UTF-16, and JSON lines are UTF-8; convert it: iconv -f UTF-16",
+        ),
+        ("raw.jsonl", GOOD.decode().encode("utf-16-le"), "is UTF-16, and JSON lines are UTF-8"),
         ("raw.jsonl.gz", gzip.compress(GOOD * 99)[:-20], "the file is cut off or damaged"),
         ("raw.parquet", b"PAR1 and no more", "not a whole parquet file"),
         ("raw.txt", GOOD, "0 files of .parquet, .jsonl, .jsonl.gz and 0 .json pins"),

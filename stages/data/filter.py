@@ -2,9 +2,9 @@
 
 Reads   preferences: a set (SCHEMA of stages/data/pair_format.py); prepared: what `prepare` counted of it; before,
         before_account: the mix so far and its account; benchmarks: phrase (uint64), and its number of words reserved:
-        files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer; `name`
-        of the set; `min_margin`, in the set's own unit, where a margin is known; `rows` taken of it, a number or a
-        share under 1, 0 for all
+        files of prompts that nothing may train on (test, validation); model: the base model, for its tokenizer and
+        template; `name` of the set; `min_margin`, in the set's own unit, over 0 only where margins are known; `rows`
+        taken of it, a number or a share under 1, 0 for all
 Writes  mixed: the mix so far and what is kept of the set, in this order. account: {set: {prepared, rows_in, rows_out,
         drops}} of every set so far
 Params  filter.max_tokens of prompt and longer answer; filter.near_duplicates, from which similarity on, 0 to look for
@@ -23,17 +23,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.data import near_duplicates, overlap, pair_format
+from stages.data import conversation_rules, near_duplicates, overlap, pair_format
 
 RULES = [
-    "empty_turn",
-    "nul_character",
-    "broken_alternation",
+    *conversation_rules.RULES,
     "identical_sides",
+    "margin_unknown",
     "tie",
     "small_margin",
     "over_max_tokens",
@@ -46,18 +44,26 @@ RULES = [
 ]
 
 
-def batches(path: Path) -> Iterator[pl.DataFrame]:
+def frames(path: Path, template: conversation_rules.Template) -> Iterator[pl.DataFrame]:
+    """The rows, a batch at a time, their prompts as the template takes them."""
+    fitted = conversation_rules.fitted(pl.col("prompt"), template)
+    for batch in pair_format.stored(path):
+        yield pl.DataFrame(pl.from_arrow(batch)).with_columns(prompt=fitted)
+
+
+def with_bar(path: Path, template: conversation_rules.Template) -> Iterator[pl.DataFrame]:
     with tqdm(total=pq.read_metadata(path).num_rows, desc=path.stem, unit="row", unit_scale=True) as bar:
-        for batch in pair_format.stored(path):
-            yield pl.DataFrame(pl.from_arrow(batch))
-            bar.update(len(batch))
+        for frame in frames(path, template):
+            yield frame
+            bar.update(len(frame))
 
 
-def own_fault(min_margin: float) -> pl.Expr:
+def own_fault(min_margin: float, template: conversation_rules.Template) -> pl.Expr:
     """The rule that a row breaks by itself, null where none."""
     return pair_format.first_rule(
-        **pair_format.broken("chosen", "rejected"),
+        **conversation_rules.broken("chosen", "rejected", template=template),
         identical_sides=pair_format.answer("chosen") == pair_format.answer("rejected"),
+        margin_unknown=pl.col("margin").is_null() & (min_margin > 0),
         tie=pl.col("margin") == 0,
         small_margin=pl.col("margin") < min_margin,
     )
@@ -97,13 +103,16 @@ def judge(
     tokenizer, phrases = Tokenizer.from_file(str(model / "tokenizer.json")), overlap.read_phrases(benchmarks)
     tests = overlap.questions(reserved).implode()
     light = []
-    for frame in batches(preferences):
+    template = conversation_rules.read(model)
+    for frame in with_bar(preferences, template):
         found = {
             "over_max_tokens": pl.Series(too_long(frame, tokenizer, max_tokens)),
             "in_test": overlap.question_hash().is_in(tests),
         }
         found["in_benchmark"] = pl.Series(overlap.holds(frame, phrases))
-        fault = pl.coalesce(own_fault(min_margin), *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items()))
+        fault = pl.coalesce(
+            own_fault(min_margin, template), *(pl.when(hit).then(pl.lit(rule)) for rule, hit in found.items())
+        )
         light.append(frame.select("id", "source", fault.alias("fault"), *keys()))
     return pl.concat(light)
 
@@ -146,23 +155,25 @@ def accounts(rows: pl.DataFrame, name: str, prepared: dict, before: dict[str, di
     return told
 
 
-def kept(parts: list[tuple[Path, np.ndarray]]) -> Iterator[pa.RecordBatch]:
+def kept(parts: list[tuple[Path, np.ndarray]], template: conversation_rules.Template) -> Iterator[pl.DataFrame]:
     """The rows (N,) bool of each file, in order."""
     for file, keep in parts:
         start = 0
-        for batch in pair_format.stored(file):
-            yield batch.filter(keep[start : start + len(batch)])
-            start += len(batch)
+        for frame in frames(file, template):
+            yield frame.filter(keep[start : start + len(frame)])
+            start += len(frame)
 
 
-def nearly_again(rows: pl.DataFrame, files: list[Path], threshold: float) -> pl.DataFrame:
+def nearly_again(
+    rows: pl.DataFrame, files: list[Path], threshold: float, template: conversation_rules.Template
+) -> pl.DataFrame:
     """The rows with one more fault: nearly the same as an earlier row. `files` hold the rows, in order."""
     sound = rows["fault"].is_null()
     ends = np.cumsum([pq.read_metadata(file).num_rows for file in files])
     parts = list(zip(files, np.split(sound.to_numpy(), ends[:-1]), strict=True))
-    frames = [(pl.DataFrame(pl.from_arrow(batch)) for batch in kept(parts)) for _ in range(2)]
+    twice = [kept(parts, template) for _ in range(2)]
     found = np.zeros(len(rows), bool)
-    found[np.flatnonzero(sound)] = near_duplicates.later_ones(frames[0], frames[1], threshold)
+    found[np.flatnonzero(sound)] = near_duplicates.later_ones(twice[0], twice[1], threshold)
     return rows.with_columns(fault=pl.coalesce("fault", pl.when(pl.Series(found)).then(pl.lit("near_duplicate"))))
 
 
@@ -190,11 +201,12 @@ def main(
     mixed: Path,
     account: Path,
 ) -> None:
-    old = [frame.select("id", "source", pl.lit(None, pl.String).alias("fault"), *keys()) for frame in batches(before)]
+    template, no_fault = conversation_rules.read(model), pl.lit(None, pl.String).alias("fault")
+    old = [frame.select("id", "source", no_fault, *keys()) for frame in with_bar(before, template)]
     new = judge(preferences, min_margin, params.filter.max_tokens, model, reserved, benchmarks)
     judged = compare(pl.concat([*old, new]))
     if params.filter.near_duplicates:
-        judged = nearly_again(judged, [before, preferences], params.filter.near_duplicates)
+        judged = nearly_again(judged, [before, preferences], params.filter.near_duplicates, template)
     check_ids(judged, f"{preferences} or {before}")
     judged = cap(judged, name, rows)
     made, so_far = (json.loads(file.read_text(encoding="utf-8")) for file in (prepared, before_account))
@@ -204,8 +216,8 @@ def main(
         remedy = "take the set out of the mix or loosen its rules"
         raise ValueError(f"{preferences}: none of {len(new):,} pairs is kept, drops {drops}; {remedy}")
     keep, size = judged["fault"].is_null().to_numpy(), len(judged) - len(new)
-    with pq.ParquetWriter(mixed, pq.read_schema(preferences)) as writer:
-        for batch in kept([(before, keep[:size]), (preferences, keep[size:])]):
-            writer.write_batch(batch)
+    with pq.ParquetWriter(mixed, pair_format.SCHEMA) as writer:
+        for frame in kept([(before, keep[:size]), (preferences, keep[size:])], template):
+            writer.write_table(frame.to_arrow().cast(pair_format.SCHEMA))
     account.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     print(f"filter {name}: {len(new):,} pairs -> {told[name]['rows_out']:,}, drops {drops}; {keep.sum():,} in the mix")

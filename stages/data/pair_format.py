@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.data import releases
+from stages.data import conversation_rules, releases
 from stages.messages import MESSAGES
 
 SCHEMA = pa.schema(
@@ -52,21 +52,6 @@ def first_rule(**rules: pl.Expr) -> pl.Expr:
 
 def answer(side: str) -> pl.Expr:
     return pl.col(side).list.last().struct.field("content").str.strip_chars()
-
-
-def broken(*sides: str) -> dict[str, pl.Expr]:
-    """Rules that a conversation breaks, `prompt` and the answers together: an empty turn, a NUL, roles that do not
-    alternate.
-    """
-    content, role = pl.element().struct.field("content"), pl.element().struct.field("role")
-    empty = pl.col("prompt").list.eval((content.str.strip_chars() == "").fill_null(True)).list.any().fill_null(True)
-    nul = pl.col("prompt").list.eval(content.str.contains("\0", literal=True)).list.any()
-    for side in sides:
-        empty |= (answer(side) == "").fill_null(True)
-        nul |= answer(side).str.contains("\0", literal=True).fill_null(False)
-    roles = pl.col("prompt").list.eval(role.filter(role.ne_missing("system")).fill_null("?")).list.join(" ")
-    alternating = pl.concat_str(pl.lit(" "), roles).str.contains("^( user assistant)* user$")
-    return {"empty_turn": empty, "nul_character": nul, "broken_alternation": ~alternating.fill_null(False)}
 
 
 TURN = "\ue000"  # of the private use area: stands before every turn while a transcript is cut
@@ -137,7 +122,7 @@ def prepare(
 
     Raises ValueError where there is no pair.
     """
-    read, out, drops = 0, 0, Counter()
+    read, out, drops, files = 0, 0, Counter(), Counter()
     bar = tqdm(desc=f"prepare {name}", unit="row", unit_scale=True)
     with pq.ParquetWriter(preferences, SCHEMA) as writer, bar:
         for frame, unread in frames:
@@ -146,17 +131,22 @@ def prepare(
                 made = pairs(frame)
             except ValueError as error:
                 raise ValueError(f"{raw}: {error}") from error
-            sound = made.filter(pl.col("drop").is_null())
-            kept = sound.with_columns(pl.lit(name).alias("source")).select(SCHEMA.names)
+            sound = made.filter(pl.col("drop").is_null()).with_columns(
+                source=pl.lit(name),
+                prompt=conversation_rules.without_silence(pl.col("prompt")),
+                margin=pl.when(pl.col("margin").is_finite()).then("margin"),
+            )
+            kept = sound.select(SCHEMA.names)
             read += len(frame) + unread.total()
+            files += Counter(frame["file"].to_list())
             out += len(kept)
             drops += unread + Counter(made["drop"].drop_nulls().to_list())
             writer.write_table(kept.to_arrow().cast(SCHEMA))
     if not out:
         raise ValueError(f"{raw}: {read:,} rows of {release.name}, no pair; drops {dict(drops)}")
-    counts = {"rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops}
+    counts = {"files": files, "rows_read": read, "rows_in": out + drops.total(), "rows_out": out, "drops": drops}
     metrics.write_text(json.dumps(account(release, raw) | counts, indent=2) + "\n", encoding="utf-8")
-    print(f"prepare {name}: {read:,} rows -> {out:,} pairs, drops {dict(drops)}")
+    print(f"prepare {name}: {read:,} rows of {len(files)} files -> {out:,} pairs, drops {dict(drops)}")
 
 
 def account(release: releases.Release, raw: Path) -> dict[str, Any]:

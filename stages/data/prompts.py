@@ -1,10 +1,11 @@
 """Collect the prompts, each once; set test and validation apart, leave the rest as a pool.
 
 Reads   raw: a file, a folder of files or of hub pins, with `messages`, `context_messages` or `prompt`, each messages
-        or a text, and `id` where there is one
+        or a text, and `id` where there is one; model: the base model, for its tokenizer and template
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics:
         rows in, out, drops
-Params  prompts.validation, prompts.test, in rows
+Params  prompts.validation, prompts.test, in rows; prompts.max_tokens, of a prompt as the template renders it;
+        generate.max_new_tokens, for which there must be room
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
 
 It knows nothing of the preferences, so that no set of them moves the test prompts; `filter` keeps these out of the
@@ -17,11 +18,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.data import overlap, pair_format, releases
+from stages.data import conversation_rules, dialogue, overlap, pair_format, releases
 from stages.messages import MESSAGES
 
 FORMS = ["messages", "context_messages", "prompt"]
@@ -33,10 +35,16 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
     field = next((name for name in FORMS if name in found.names), None)
     if not field:
         raise ValueError(f"{file}: fields {found.names}, none of them {FORMS}; rename the one that holds the prompt")
-    fields = [(field, releases.text_or_messages(found.field(field).type))]
+    fields = [dialogue.declared(found.field(field), file)]
     if "id" in found.names:
-        fields.append(("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
+        fields.append(pa.field("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
     return pa.schema(fields)
+
+
+def open_turns(said: pl.Expr) -> pl.Expr:
+    """The conversation up to the last thing asked: where a file has an answer behind it, that is nobody's prompt."""
+    answered = said.list.last().struct.field("role") == "assistant"
+    return pl.when(answered).then(said.list.head(said.list.len() - 1)).otherwise(said)
 
 
 def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
@@ -47,10 +55,7 @@ def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
     frames, drops = [pl.DataFrame(pl.from_arrow(SCHEMA.empty_table()))], Counter()
     for file in releases.files(raw):
         fields = declared(releases.peek(file), file)
-        asked, turn = pl.col(fields.names[0]), pl.element().struct
-        prompt = pair_format.message("user", asked)
-        if fields.field(0).type == MESSAGES:
-            prompt = asked.list.eval(pl.struct(turn.field("role"), turn.field("content")))
+        prompt = open_turns(dialogue.messages(fields.field(0), "user"))
         number = pl.format("{}-{}", pl.lit(releases.name(raw, file)), "row")
         own_id = pl.coalesce(pl.col("id").cast(pl.String), number) if "id" in fields.names else number
         for frame, unread in releases.batches(releases.Release("prompts", fields), file):
@@ -59,13 +64,32 @@ def read(raw: Path) -> tuple[pl.DataFrame, Counter]:
     return pl.concat(frames), drops
 
 
-def choose(rows: pl.DataFrame) -> tuple[pl.DataFrame, Counter]:
+def too_long(rows: pl.DataFrame, model: Path, max_tokens: int) -> pl.Series:
+    """Rows (N,) bool whose prompt, with what the template puts around its messages, has more tokens."""
+    from tokenizers import Tokenizer
+
+    tokenizer, template = Tokenizer.from_file(str(model / "tokenizer.json")), conversation_rules.read(model)
+    said = rows.select(pl.col("prompt").list.eval(conversation_rules.SAID.field("content"))).to_series()
+    texts = said.explode(empty_as_null=False).fill_null("").to_list()
+    tokens = [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    turns = said.list.len().fill_null(0).to_numpy()
+    ends, summed = np.cumsum(turns), np.concatenate([[0], np.cumsum(tokens)])
+    lengths = summed[ends] - summed[ends - turns] + template.first + template.more * (turns - 1)
+    return pl.Series(lengths > max_tokens)
+
+
+def choose(rows: pl.DataFrame, model: Path, max_tokens: int) -> tuple[pl.DataFrame, Counter]:
     """Each prompt once, in the order of a hash of its text, which new rows do not disturb; and what was dropped, by
     name.
 
     Raises ValueError for an id that stands for two prompts.
     """
-    judged = rows.with_columns(key=overlap.prompt_key(), drop=pair_format.first_rule(**pair_format.broken()))
+    template = conversation_rules.read(model)
+    fitted = rows.with_columns(prompt=conversation_rules.fitted(pl.col("prompt"), template))
+    refused = pair_format.first_rule(**conversation_rules.broken(template=template))
+    judged = fitted.with_columns(key=overlap.prompt_key(), drop=refused)
+    long = too_long(judged, model, max_tokens)
+    judged = judged.with_columns(drop=pl.coalesce("drop", pl.when(long).then(pl.lit("over_max_tokens"))))
     once = judged.filter(pl.col("drop").is_null()).unique("key", keep="first", maintain_order=True)
     twice = once.filter(pl.col("id").is_duplicated())["id"].unique(maintain_order=True)
     if len(twice):
@@ -77,9 +101,18 @@ def choose(rows: pl.DataFrame) -> tuple[pl.DataFrame, Counter]:
     return once.select("id", "prompt")[hashed.arg_sort()], drops
 
 
-def main(params: Any, raw: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
+def check_room(params: Any, model: Path) -> None:
+    """Raise ValueError where a prompt of the longest kind and its answer are over what the model was made for."""
+    context, most = conversation_rules.read(model).context, params.prompts.max_tokens
+    if context and most + params.generate.max_new_tokens > context:
+        told = f"{most} and generate.max_new_tokens = {params.generate.max_new_tokens} are over the {context} tokens"
+        raise ValueError(f"params.yaml: prompts.max_tokens = {told} of {model}'s context; lower one of them")
+
+
+def main(params: Any, raw: Path, model: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
+    check_room(params, model)
     rows, drops = read(raw)
-    kept, dropped = choose(rows)
+    kept, dropped = choose(rows, model, params.prompts.max_tokens)
     drops += dropped
     first, apart = params.prompts.test, params.prompts.test + params.prompts.validation
     if len(kept) <= apart:

@@ -22,10 +22,11 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from stages.data import jsonl
-from stages.messages import MESSAGES
 
 BATCH = 20_000  # rows
 ROWS = (".parquet", ".jsonl", ".jsonl.gz")
+SPLIT = re.compile(r"(train|test|valid|val|dev|eval)[a-z]*[-_.]", re.IGNORECASE)
+"""How the files of a set's splits are called: train.jsonl, test-00000-of-00001.parquet, validation.jsonl."""
 Batches = Iterator[tuple[pl.DataFrame, Counter]]
 
 
@@ -41,15 +42,20 @@ class Release(NamedTuple):
 
 
 def is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    """Texts of any size, written out or as a dictionary's numbers."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def text_or_messages(kind: pa.DataType) -> pa.DataType:
-    """What a column of either is declared as."""
-    return pa.string() if is_text(kind) else MESSAGES
+def written_out(table: pa.Table, fields: pa.Schema) -> pa.Table:
+    """The table with texts in place of a dictionary's numbers."""
+    for place, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(place, column.name, table[column.name].cast(fields.field(column.name).type))
+    return table
 
 
-def short(error: Exception) -> str:
+def short(error: object) -> str:
     """The first 200 characters of an error, on one line."""
     return " ".join(str(error).split())[:200]
 
@@ -123,28 +129,39 @@ def parquet_batches(release: Release, file: Path) -> Iterator[pa.Table]:
         content = pq.ParquetFile(file, pre_buffer=False)
         check_fields(release, content.schema_arrow, str(file))
         for batch in content.iter_batches(BATCH, columns=release.fields.names):
-            yield pa.table(batch)
+            yield written_out(pa.table(batch), release.fields)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{file}: not a whole parquet file ({short(error)}); fetch it again") from error
 
 
 def line_by_line(release: Release, file: Path, first: int, lines: list[bytes]) -> tuple[pa.Table, Counter]:
-    """The slow way, for a chunk with a bad line: lines that are no UTF-8 or no object are drops, a field of another
-    type is an error with its line.
+    """The slow way, for a chunk with a bad line: lines that are no UTF-8, no object or hold half of a surrogate pair
+    are drops, named with their line; a field of another type is an error with its line.
     """
     drops, records = Counter(), []
     for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         record = jsonl.parsed(line)
-        if record is None:
-            drops["not_json"] += 1
+        if record is None or not jsonl.can_be_written(record):
+            rule = "not_json" if record is None else "lone_surrogate"
+            drops[rule] += 1
+            print(f"{file}:{number}: dropped, {rule}", flush=True)
             continue
-        try:
-            records.append(pa.Table.from_pylist([record], release.fields))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-            raise ValueError(f"{file}:{number}: {release.name}: {short(error)}; mend or delete the line") from error
+        records.append(
+            pa.table([column(release, file, number, record, field) for field in release.fields], release.fields)
+        )
     return pa.concat_tables(records or [release.fields.empty_table()]), drops
+
+
+def column(release: Release, file: Path, number: int, record: dict, field: pa.Field) -> pa.Array:
+    """One field of a line. Raises ValueError for a value that is not of its type, or too large for it."""
+    value = record.get(field.name)
+    try:
+        return pa.array([value], field.type)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        told = f"{field.name} = {short(repr(value))[:60]} is no {field.type}"
+        raise ValueError(f"{file}:{number}: {release.name}: {told}; mend or delete the line") from error
 
 
 def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Counter]]:
@@ -167,7 +184,7 @@ def jsonl_batches(release: Release, file: Path) -> Iterator[tuple[pa.Table, Coun
 def files(raw: Path) -> list[Path]:
     """The release's files, by name, or its pins where it has no rows of its own.
 
-    Raises ValueError where there is nothing that can be read.
+    Raises ValueError where there is nothing that can be read, or files that look like the splits of one set.
     """
     found = [raw] if raw.is_file() else sorted(f for f in raw.rglob("*") if f.is_file())
     rows, pins = [f for f in found if f.name.endswith(ROWS)], [f for f in found if f.suffix == ".json"]
@@ -175,6 +192,10 @@ def files(raw: Path) -> list[Path]:
         kinds = ", ".join(ROWS)
         told = f"{len(rows)} files of {kinds} and {len(pins)} .json pins"
         raise ValueError(f"{raw}: {told}; name a file, a folder of files or a folder of pins")
+    splits = {match[1]: file for file in rows if (match := SPLIT.match(file.name))}
+    if len(splits) > 1:
+        told = " and ".join(str(file.relative_to(raw)) for file in splits.values())
+        raise ValueError(f"{raw}: {told} look like splits of one set; name one of them as raw, or rename them")
     return rows or pins
 
 
@@ -207,21 +228,23 @@ def peek(raw: Path) -> pa.Schema:
 
 
 def batches(release: Release, raw: Path) -> Batches:
-    """Frames of the release's fields and `row`, the number of the raw row, and what could not be read, by name."""
+    """Frames of the release's fields, `row`, the number of the raw row, and `file`; and what could not be read, by
+    name.
+    """
     row = 0
-    for table, drops in tables(release, raw):
+    for file, table, drops in tables(release, raw):
         frame = pl.DataFrame(pl.from_arrow(table)).with_row_index("row", row)
         row += len(frame)
-        yield frame, drops
+        yield frame.with_columns(file=pl.lit(name(raw, file))), drops
 
 
-def tables(release: Release, raw: Path) -> Iterator[tuple[pa.Table, Counter]]:
+def tables(release: Release, raw: Path) -> Iterator[tuple[Path, pa.Table, Counter]]:
     for file in files(raw):
         if file.name.endswith((".jsonl", ".jsonl.gz")):
-            yield from jsonl_batches(release, file)
+            yield from ((file, table, drops) for table, drops in jsonl_batches(release, file))
         else:
             read = parquet_batches if file.suffix == ".parquet" else hub_batches
-            yield from ((table, Counter()) for table in read(release, file))
+            yield from ((file, table, Counter()) for table in read(release, file))
 
 
 def whole(frames: Batches) -> Batches:

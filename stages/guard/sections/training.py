@@ -4,13 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.guard.sections.kinds import Count, NotNegative, Positive, Section, Share
+from stages.guard.sections.kinds import Count, NotNegative, Positive, Raw, Section, Share
 from stages.training import losses
 
 
 class Base(Section):
     model: str
     revision: str | None
+    template: Raw
+    template_settings: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], str | bool | int | float | None]
+    system_role: Literal["keep", "fold"]
 
 
 class Training(Section):
