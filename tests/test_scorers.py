@@ -461,7 +461,7 @@ def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_rea
     found = {}
     for served in (None, "tiny"):
         runtime.judge_url, runtime.judge_connections = endpoint, 4
-        params = {"judge": SimpleNamespace(served=served, top_logprobs=20)}
+        params = {"judge": SimpleNamespace(served=served, top_logprobs=20, max_tokens=4, limit_by="max_tokens")}
         found[served] = scored(judge_scorer.main, tmp_path, tiny_model, template, params=params, runtime=runtime)
     here, there = ([row["reward"] for row in found[served] if row["reward"] is not None] for served in (None, "tiny"))
     assert len(here) == len(candidates()) and len(there) <= len(

@@ -1,8 +1,8 @@
 """Ask a judge behind an OpenAI-compatible endpoint, and keep every answer that was paid for.
 
 Answers are appended to judge/<served model>.jsonl as they come, in STAGE_HOME (else .scratch), under a hash of the
-whole request: a run that died, or whose endpoint gave up half-way, asks only what is not there yet. The key comes from
-the environment (JUDGE_API_KEY, or OPENAI_API_KEY).
+endpoint and the whole request: a run that died, or whose endpoint gave up half-way, asks only what is not there yet.
+The key comes from the environment (JUDGE_API_KEY, or OPENAI_API_KEY).
 """
 
 import hashlib
@@ -20,15 +20,25 @@ from tqdm import tqdm
 
 MOST_UNANSWERED = 0.02
 """Share of the questions that may stay without an answer, after all retries, before the stage gives up."""
+MOST_UNREADABLE = 8
+"""Answers in a row without a verdict, from the first on, before the stage gives up: a judge that does not answer in the
+agreed form never will, and each answer is paid for.
+"""
+THOUGHT = "</think>"
+"""What a judge that thinks aloud writes before its verdict."""
 RETRIES, TIMEOUT = 4, 120.0
 """Of one request: the client waits longer each time, or as long as the endpoint says; seconds."""
 
 
 class Served(NamedTuple):
-    """A model behind an endpoint, and how it is asked."""
+    """A model behind an endpoint, and how it is asked; `limit_by` is the endpoint's word for the most tokens of an
+    answer.
+    """
 
     name: str
     top_logprobs: int
+    max_tokens: int
+    limit_by: str
     url: str
     connections: int
 
@@ -38,8 +48,8 @@ class BadResponse(Exception):
 
 
 def verdict(answer: dict) -> float | None:
-    """P(A) from the log-probabilities of the first token where they are there, else 1 or 0 from the text; None for an
-    answer that is neither.
+    """P(A) from the log-probabilities of the verdict's token where they are there, else 1 or 0 from the text behind the
+    thinking; None for an answer that is neither.
     """
     weights = {"A": 0.0, "B": 0.0}
     for token, logprob in answer["tokens"]:
@@ -48,21 +58,29 @@ def verdict(answer: dict) -> float | None:
     if sum(weights.values()):
         return weights["A"] / sum(weights.values())
     # not the article: "A good answer ..."
-    found = re.match(r"\W*(?:answer |response )?([AB])(?:\W*$|\W+is\b)", answer["text"], re.IGNORECASE)
+    said = answer["text"].rpartition(THOUGHT)[2]
+    found = re.match(r"\W*(?:answer |response )?([AB])(?:\W*$|\W+is\b)", said, re.IGNORECASE)
     return None if found is None else float(found[1].upper() == "A")
 
 
 def simplified(response: Any) -> dict:
-    """What counts of a response: the text, and the likely first tokens.
+    """What counts of a response: the text, and the likely tokens at the verdict's place.
 
     Raises BadResponse for one that is no chat completion.
     """
     try:
         choice = response.choices[0]
-        first = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
-        return {"text": choice.message.content or "", "tokens": [(t.token, t.logprob) for t in first]}
+        likely = at_the_verdict(choice.logprobs.content or []) if choice.logprobs else []
+        return {"text": choice.message.content or "", "tokens": [(t.token, t.logprob) for t in likely]}
     except (AttributeError, IndexError, TypeError) as error:
         raise BadResponse(f"a response that is no chat completion: {str(response)[:80]!r}") from error
+
+
+def at_the_verdict(tokens: list[Any]) -> list[Any]:
+    """The likely tokens at the first place behind the thinking, or at the first of all, that is no white space."""
+    ends = [place for place, token in enumerate(tokens) if THOUGHT in token.token]
+    behind = tokens[ends[-1] + 1 if ends else 0 :]
+    return next((token.top_logprobs for token in behind if token.token.strip()), [])
 
 
 def journal(served: Served) -> Path:
@@ -120,9 +138,22 @@ def request(served: Served, words: str) -> dict[str, Any]:
         "model": served.name,
         "messages": [{"role": "user", "content": words}],
         "temperature": 0.0,
-        "max_tokens": 4,
+        served.limit_by: served.max_tokens,
         "seed": 0,
     } | logprobs
+
+
+def name_of(served: Served, body: dict[str, Any]) -> str:
+    """What an answer is kept under: who was asked, and all that was sent."""
+    asked = json.dumps([served.url.rstrip("/"), body], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def check_heard(heard: list[float | None], last: dict | None) -> None:
+    """Raise ValueError where nothing that was heard so far could be read."""
+    if last and len(heard) >= MOST_UNREADABLE and heard.count(None) == len(heard):
+        told = f"none of the first {len(heard)} answers is A or B; the last is {last['text'][:80]!r}"
+        raise ValueError(f"{told}; mend judge.template, or raise judge.max_tokens for a judge that thinks first")
 
 
 def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]], list[float | None]]:
@@ -139,19 +170,22 @@ def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]],
 
     def ask(questions: list[Any]) -> list[float | None]:
         bodies = [request(served, render(question)) for question in questions]
-        names = [hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest() for body in bodies]
+        names = [name_of(served, body) for body in bodies]
         failures: list[str] = []
+        heard: list[float | None] = []
         missing = {name: body for name, body in zip(names, bodies, strict=True) if name not in known}
 
         def fetch(name: str) -> None:
             try:
                 known[name] = answered(missing[name], client)
                 keeper.keep(name, known[name])
+                heard.append(verdict(known[name]))
             except (openai.APIError, BadResponse, json.JSONDecodeError) as error:
                 failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
             if len(failures) > MOST_UNANSWERED * len(questions):
                 told = f"{len(failures)} of {len(questions)} questions got no answer from {served.url} ({failures[-1]})"
                 raise ValueError(f"{told}; {len(known)} answers are kept in {path}, run again to ask only the others")
+            check_heard(heard, known.get(name))
 
         with ThreadPoolExecutor(served.connections) as pool:
             try:

@@ -6,7 +6,7 @@ Reads   measures: a policy's measured answers; baseline: the same of pi_0; model
 Writes  judged: the measures' columns and judge_preference (float64), P(the answer is better than pi_0's of the same
         prompt and sample), the mean of both orders; 0.5 where the two texts are the same, null where no verdict could
         be read
-Params  judge.served, judge.top_logprobs; dtype
+Params  judge.served, judge.top_logprobs, judge.max_tokens, judge.limit_by; dtype
 Source  Zheng et al. 2023, arXiv 2306.05685: both orders, since a judge may favour a place
 
 The scorer of the same name asks the same judge about candidates.

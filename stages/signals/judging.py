@@ -64,6 +64,7 @@ def asker(params: Any, model: Path, template: Path) -> Judge:
     renderer(template)
     runtime, served = params.runtime, None
     if params.judge.served:
-        top_logprobs = params.judge.top_logprobs
-        served = endpoint.Served(params.judge.served, top_logprobs, runtime.judge_url, runtime.judge_connections)
+        judge = params.judge
+        asking = judge.top_logprobs, judge.max_tokens, judge.limit_by
+        served = endpoint.Served(judge.served, *asking, runtime.judge_url, runtime.judge_connections)
     return Judge(model, template, params.dtype, batching.layout(runtime), served)

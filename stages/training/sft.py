@@ -7,10 +7,12 @@ Params  sft.rows, learning_rate, epochs, global_batch_rows, warmup_share, max_to
 Source  RLHF Workflow, arXiv 2405.07863, section 4.1; the loss counts the answer's tokens only
 
 An answer that did not end by itself teaches no end, so it is left out (`unfinished`); so is what stands behind the
-first sft.rows that did (`over_rows`), and what is longer than sft.max_tokens (`over_max_tokens`).
+first sft.rows that did (`over_rows`), and what is longer than sft.max_tokens (`over_max_tokens`). With sft.rows = 0
+nothing is trained, and pi_0 is the base model, byte for byte: an instruct model as it is.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,19 @@ def chosen(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict[st
     return short, drops
 
 
+def keep(rows: list[dict], model: Path, policy: Path, curve: Path, metrics: Path) -> None:
+    """The base model as it is, and an account in which every demonstration is left out; every process does it."""
+    shutil.copytree(model, policy, dirs_exist_ok=True)
+    curve.write_text("step,loss\n", encoding="utf-8")
+    facts = harness.account(0, {"over_rows": len(rows)}, [])
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {len(rows)} demonstrations are left out")
+
+
 def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
+    if params.sft.rows == 0:
+        keep(pq.read_table(demonstrations).to_pylist(), model, policy, curve, metrics)
+        return
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer

@@ -36,6 +36,8 @@ class Judge(Section):
     template: Raw
     served: str | None
     top_logprobs: Annotated[int, Field(ge=0, le=20)]
+    max_tokens: Count
+    limit_by: Literal["max_tokens", "max_completion_tokens"]
 
 
 class Ensemble(Section):

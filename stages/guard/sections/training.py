@@ -25,7 +25,7 @@ class Training(Section):
 
 
 class Sft(Training):
-    rows: Count | None
+    rows: Annotated[int, Field(ge=0)] | None
 
 
 class RewardModel(Training):

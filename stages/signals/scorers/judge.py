@@ -5,7 +5,7 @@ Reads   model: the judge, where it runs here; template: the question, in Jinja, 
 Writes  scores: the candidates' shards, and reward (float64, null where no verdict could be read), compared,
         unreadable (int32), position_bias, first_position (float64): see comparison.Standing
 Params  judge.served: the model's name at the endpoint runtime.judge_url, null for the model in this folder;
-        judge.top_logprobs; pairwise.ranking; dtype
+        judge.top_logprobs, judge.max_tokens, judge.limit_by; pairwise.ranking; dtype
 Source  the "Prompting" row of RLHF Workflow's Table 1; Zheng et al. 2023, arXiv 2306.05685, on position bias
 """
 
