@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stages.guard.params import load
+from stages.training import digest
 from tests.conftest import sh
 
 
