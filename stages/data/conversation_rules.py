@@ -19,8 +19,7 @@ class Template(NamedTuple):
     """What `base` found out of the model's chat template (stages/training/template.py writes it).
 
     control_words would be rendered as tokens; refused are names of RULES; fold_system: a system message becomes the
-    beginning of the first user turn. In tokens: what is put around the first message of a prompt and around each more,
-    and the model's context, None where it names none.
+    beginning of the first user turn. In tokens: what is put around the first message of a prompt and around each more.
     """
 
     control_words: list[str]
@@ -28,7 +27,6 @@ class Template(NamedTuple):
     fold_system: bool
     first: int
     more: int
-    context: int | None
 
 
 def read(model: Path) -> Template:

@@ -4,8 +4,7 @@ Reads   raw: a file, a folder of files or of hub pins, with `messages`, `context
         or a text, and `id` where there is one; model: the base model, for its tokenizer and template
 Writes  pool, validation, test: id, prompt (messages); the pool in the order in which iterations take from it. metrics:
         rows in, out, drops
-Params  prompts.validation, prompts.test, in rows; prompts.max_tokens, of a prompt as the template renders it;
-        generate.max_new_tokens, for which there must be room
+Params  prompts.validation, prompts.test, in rows; prompts.max_tokens, of a prompt as the template renders it
 Source  RLHFlow/iterative-prompt-v1 (`context_messages`) has the hub form
 
 It knows nothing of the preferences, so that no set of them moves the test prompts; `filter` keeps these out of the
@@ -101,16 +100,7 @@ def choose(rows: pl.DataFrame, model: Path, max_tokens: int) -> tuple[pl.DataFra
     return once.select("id", "prompt")[hashed.arg_sort()], drops
 
 
-def check_room(params: Any, model: Path) -> None:
-    """Raise ValueError where a prompt of the longest kind and its answer are over what the model was made for."""
-    context, most = conversation_rules.read(model).context, params.prompts.max_tokens
-    if context and most + params.generate.max_new_tokens > context:
-        told = f"{most} and generate.max_new_tokens = {params.generate.max_new_tokens} are over the {context} tokens"
-        raise ValueError(f"params.yaml: prompts.max_tokens = {told} of {model}'s context; lower one of them")
-
-
 def main(params: Any, raw: Path, model: Path, *, pool: Path, validation: Path, test: Path, metrics: Path) -> None:
-    check_room(params, model)
     rows, drops = read(raw)
     kept, dropped = choose(rows, model, params.prompts.max_tokens)
     drops += dropped
