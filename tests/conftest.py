@@ -135,8 +135,8 @@ def bring_tiny_model(folder: Path, seed: int) -> Path:
     from stages.training import base
 
     section = SimpleNamespace(model="tiny-random", revision=None, template_settings={}, system_role="keep")
-    params = SimpleNamespace(base=section, dtype="float32", seed=seed)
-    base.main(params, ROOT / "data/raw/template", model=folder)
+    params = SimpleNamespace(bases={"base": section}, dtype="float32", seed=seed)
+    base.main(params, "base", ROOT / "data/raw/template", model=folder)
     return folder
 
 

@@ -18,7 +18,7 @@ NO_TEMPLATE = Path("data/raw/template")
 
 def bring(folder: Path, model: Path, revision: str | None, own: Path = NO_TEMPLATE, **settings) -> Path:
     section = SimpleNamespace(model=str(folder), revision=revision, template_settings=settings, system_role="keep")
-    base.main(SimpleNamespace(base=section, dtype="float32", seed=1), own, model=model)
+    base.main(SimpleNamespace(bases={"mine": section}, dtype="float32", seed=1), "mine", own, model=model)
     return model
 
 
@@ -36,7 +36,7 @@ def test_a_folder_is_brought_at_its_digest_and_an_edited_file_is_another_model(o
     weights = [(folder / "model.safetensors").read_bytes() for folder in (own_model, made)]
     assert weights[0] == weights[1]
     for revision in (None, "0" * 32):
-        told = rf"base.revision = {revision!r}, and the files of .*own have the digest {pinned}; set it to that"
+        told = rf"revision = {revision!r}, and the files of .*own have the digest {pinned}; set it to that"
         with pytest.raises(ValueError, match=told):
             bring(own_model, tmp_path / "again", revision)
     config = json.loads((own_model / "config.json").read_text())
@@ -77,7 +77,7 @@ def test_a_template_of_ones_own_replaces_the_models_and_its_settings_stand_in_fr
             chat.load_tokenizer(made).decode(chat.prompt_ids(chat.load_tokenizer(made), chat.ASKED)).startswith("LOUD")
         )
     shutil.copy(own, tmp_path / "templates/other.jinja")
-    with pytest.raises(ValueError, match=r"holds mine.jinja and other.jinja; base.template names one of them"):
+    with pytest.raises(ValueError, match=r"holds mine.jinja and other.jinja; `template` names one of them"):
         bring(own_model, tmp_path / "again", pinned, own.parent)
 
 

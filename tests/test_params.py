@@ -49,6 +49,9 @@ def tree(profile: str = "quickstart") -> dict:
         ("generate.from_rival", 8, "generate.from_rival = 8 must be less than n = 8"),
         ("rank.pairing", "across", "generate.from_rival = 0 samples from one; raise it"),
         ("annotate.by", "judge", "annotate.reads = 'candidates' must be 'scores/judge' where by = judge"),
+        ("start_from.policy", "llama", "start_from.policy = 'llama' must be one of bases, base; change it"),
+        ("prompts.max_tokens", 449, "prompts.max_tokens = 449 and generate.max_new_tokens = 64 are over dpo.max_tokens"),
+        ("judge.limit_by", "tokens", "judge.limit_by = 'tokens'"),
         ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
         ("select.by", "gold_reward", "select.by = 'gold_reward'"),
         ("split.heldout_share", 1.0, "split.heldout_share = 1.0"),
@@ -167,6 +170,21 @@ def test_an_iteration_starts_from_and_refers_to_policies_that_are_there(field, v
     params["iterations"][1][field] = value
     with pytest.raises(ParamsError, match=re.escape(told)):
         check(params, "params.yaml")
+
+
+def test_every_model_to_start_from_has_a_plain_name_and_is_named():
+    params = tree()
+    entry = params["bases"]["base"]
+    for name, told in (
+        ("instruct", "bases.instruct is what nothing starts from; name it in start_from, or remove it"),
+        ("pi1", "bases: 'pi1' must be lower-case letters"),
+        ("a/b", "bases: 'a/b' must be lower-case letters"),
+    ):
+        with pytest.raises(ParamsError, match=re.escape(told)):
+            check(params | {"bases": {"base": entry, name: entry}}, "params.yaml")
+    both = params | {"bases": {"base": entry, "instruct": entry}}
+    both["start_from"] = params["start_from"] | {"reward_model": "instruct"}
+    assert check(both, "params.yaml").start_from.reward_model == "instruct"
 
 
 def test_a_policy_that_judges_itself_asks_no_served_judge():

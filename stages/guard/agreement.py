@@ -25,6 +25,23 @@ def sets_have_plain_names(params: Any) -> None:
             raise ValueError(f"mix: a set is named by lower-case letters, digits and _, and not start; {name!r} is not")
 
 
+FOLDERS = re.compile(r"(pi\d+|offline|reward\w*|refreshed\w*|preference|pretrained)")
+"""What else lies in models/."""
+
+
+def bases_are_there_and_used(params: Any) -> None:
+    named = params.start_from.model_dump()
+    for what, name in named.items():
+        if name not in params.bases:
+            raise ValueError(f"start_from.{what} = {name!r} must be one of bases, {', '.join(params.bases)}")
+    for name in params.bases:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or FOLDERS.fullmatch(name):
+            rule = "must be lower-case letters, digits and _, and not the name of a policy or a reward model"
+            raise ValueError(f"bases: {name!r} {rule}; rename it")
+        if name not in named.values() and params.judge.model != f"models/{name}":
+            raise ValueError(f"bases.{name} is what nothing starts from; name it in start_from, or remove it")
+
+
 def iterations_form_a_chain(params: Any) -> None:
     for k, step in enumerate(params.iterations):
         if (step.samples, step.makes) != (f"pi{k}", f"pi{k + 1}"):
@@ -39,7 +56,7 @@ def iterations_name_policies_that_are_there(params: Any) -> None:
             if value not in ("pi0", step.samples):
                 rule = f"must be pi0 or {step.samples}, the policy that the iteration samples from"
                 raise ValueError(f"iterations[{k}].{name} = {value!r} {rule}")
-        whole, halves = ["base", *(f"pi{i}" for i in range(k))], [f"pi{i + 1}/half" for i in range(k)]
+        whole, halves = [params.start_from.policy, *(f"pi{i}" for i in range(k))], [f"pi{i + 1}/half" for i in range(k)]
         if step.rival not in whole + halves * params.dpo.half:
             rule = (
                 f"must be one of {whole}, or with dpo.half = true of {halves}: a checkpoint made before {step.samples}"
@@ -154,6 +171,7 @@ def a_bound_on_the_kl_can_be_measured(params: Any) -> None:
 RULES = (
     sets_have_plain_names,
     sets_form_a_chain,
+    bases_are_there_and_used,
     iterations_form_a_chain,
     iterations_name_policies_that_are_there,
     iterations_with_a_moving_reference,

@@ -32,7 +32,8 @@ class Params(kinds.Section):
     prompts: data.Prompts
     demonstrations: data.Demonstrations
 
-    base: training.Base
+    bases: Annotated[dict[str, training.Base], Field(min_length=1)]
+    start_from: training.StartFrom
     sft: training.Sft
     reward_model: training.RewardModel
     preference_model: training.PreferenceModel

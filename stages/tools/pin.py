@@ -1,13 +1,13 @@
-"""Pin what params.yaml takes from a hub: the commit, the licence and the size of every data set and of the base model;
-of a base model that is a folder, its digest.
+"""Pin what params.yaml takes from a hub: the commit, the licence and the size of every data set and model; of a model
+that is a folder, its digest.
 
     python -m stages.tools.pin            fill in what is not pinned; say what has moved on, and leave it
     python -m stages.tools.pin --move     follow the hub where it has moved on
 
 Reads   params.yaml and the pins that it names (data/raw/hub/...); the hub, or the mirror that HF_ENDPOINT names;
         HF_TOKEN for what is gated
-Writes  those pins, and base.revision in params.yaml; prints each difference. A pin that stands is moved by --move only,
-        since another commit is another data set
+Writes  those pins, and the revisions of bases in params.yaml; prints each difference. A pin that stands is moved by
+        --move only, since another commit is another data set
 """
 
 import difflib
@@ -62,7 +62,7 @@ def read(file: Path) -> Any:
 
 
 def is_on_a_hub(model: str) -> bool:
-    """Whether `base.model` is neither the tests' model, nor a wheel's GGUF, nor a folder."""
+    """Whether a base model is neither the tests' model, nor a wheel's GGUF, nor a folder."""
     return "/" in model and not model.endswith(".gguf") and not Path(model).exists()
 
 
@@ -125,27 +125,33 @@ def pin_data(file: Path, move: bool) -> bool:
     return write(file, json.dumps(pinned(pin, facts), indent=2, ensure_ascii=False) + "\n")
 
 
-def revision_of_base(base: dict, move: bool) -> str:
+def is_pinned_here(model: str) -> bool:
+    return is_on_a_hub(model) or Path(model).is_dir()
+
+
+def revision_of(entry: dict, move: bool) -> str:
     """The commit or the digest that is to stand."""
-    model = base["model"]
+    model = entry["model"]
     if is_on_a_hub(model):
-        facts = settled(model, "model", base["revision"], move)
+        facts = settled(model, "model", entry["revision"], move)
         size = f"{facts.bytes / 2**30:.2f} GiB"
         print(f"{model}: licence {facts.licence or 'none named'}, {size} at {facts.revision}")
         return facts.revision
     found = digest.model(Path(model))
-    if base["revision"] in (None, found) or move:
+    if entry["revision"] in (None, found) or move:
         return found
-    print(f"{model}: stays at {base['revision']}; its files have the digest {found}, which --move takes")
-    return base["revision"]
+    print(f"{model}: stays at {entry['revision']}; its files have the digest {found}, which --move takes")
+    return entry["revision"]
 
 
-def pin_base(base: dict, move: bool) -> bool:
-    """base.revision in params.yaml, all else of the file as it is."""
+def pin_models(move: bool) -> bool:
+    """The revisions of bases in params.yaml, all else of the file as it is."""
     yaml, text = YAML(), io.StringIO()
     yaml.width = 200
     tree = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    tree["base"]["revision"] = revision_of_base(base, move)
+    for entry in tree["bases"].values():
+        if is_pinned_here(entry["model"]):
+            entry["revision"] = revision_of(entry, move)
     yaml.dump(tree, text)
     return write(PARAMS, text.getvalue())
 
@@ -156,13 +162,13 @@ def main() -> None:
     move = sys.argv[1:] == ["--move"]
     try:
         params = load(PARAMS).model_dump()
-        files, base = pins(params), params["base"]
+        files, models = pins(params), params["bases"].values()
         changed = sum(pin_data(file, move) for file in files)
-        if is_on_a_hub(base["model"]) or Path(base["model"]).is_dir():
-            changed += pin_base(base, move)
+        if any(is_pinned_here(entry["model"]) for entry in models):
+            changed += pin_models(move)
     except ValueError as error:
         sys.exit(f"pin: {error}")
-    print(f"pin: {len(files)} data sets in use, base {base['model']}: {changed} changed")
+    print(f"pin: {len(files)} data sets in use, {len(models)} models: {changed} changed")
 
 
 if __name__ == "__main__":

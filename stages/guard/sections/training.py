@@ -16,6 +16,12 @@ class Base(Section):
     system_role: Literal["keep", "fold"]
 
 
+class StartFrom(Section):
+    policy: str
+    reward_model: str
+    preference_model: str
+
+
 class Training(Section):
     learning_rate: Positive
     epochs: Count
