@@ -136,7 +136,7 @@ def bring_tiny_model(folder: Path, seed: int) -> Path:
 
     section = SimpleNamespace(model="tiny-random", revision=None, template_settings={}, system_role="keep")
     params = SimpleNamespace(bases={"base": section}, dtype="float32", seed=seed)
-    base.main(params, "base", ROOT / "data/raw/template", model=folder)
+    base.main(params, "base", ROOT / "data/raw/templates/base", model=folder)
     return folder
 
 

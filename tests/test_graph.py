@@ -109,7 +109,7 @@ SCORERS = get_args(SIGNALS)
 
 def settings(scorer: str) -> list[str]:
     """What puts a ranker in the place of the reward model."""
-    return [f"rank.scorer={scorer}", f"signals.{scorer}=[{scorer}]"]
+    return [f"rank.scorer={scorer}", f"signals.{scorer}=[{scorer}]", "pretrained.model=own"]
 
 
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "reward_model"])
@@ -119,6 +119,7 @@ def test_switching_the_ranker_adds_what_it_needs_and_nothing_else(clone, scorer)
     added = names(clone) - before
     more = {
         "preference_model": {"preference_model@preference_model"},
+        "pretrained": {"pretrained@pretrained"},
         "ensemble": {
             *(f"reward_member@{k}-ensemble" for k in (1, 2)),
             *(f"rate_member@{k}-ensemble" for k in (1, 2)),

@@ -50,7 +50,11 @@ def tree(profile: str = "quickstart") -> dict:
         ("rank.pairing", "across", "generate.from_rival = 0 samples from one; raise it"),
         ("annotate.by", "judge", "annotate.reads = 'candidates' must be 'scores/judge' where by = judge"),
         ("start_from.policy", "llama", "start_from.policy = 'llama' must be one of bases, base; change it"),
-        ("prompts.max_tokens", 449, "prompts.max_tokens = 449 and generate.max_new_tokens = 64 are over dpo.max_tokens"),
+        (
+            "prompts.max_tokens",
+            449,
+            "prompts.max_tokens = 449 and generate.max_new_tokens = 64 are over dpo.max_tokens",
+        ),
         ("judge.limit_by", "tokens", "judge.limit_by = 'tokens'"),
         ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
         ("select.by", "gold_reward", "select.by = 'gold_reward'"),

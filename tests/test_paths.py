@@ -22,6 +22,7 @@ QUICKSTART = YAML(typ="safe", pure=True).load(Path("params.yaml").read_text(enco
 OWN = {key: value for key, value in QUICKSTART["mix"]["quickstart"].items() if key != "after"}
 ALL = QUICKSTART | {
     "signals": {name: ["all" if name == "side_by_side" else name] for name in QUICKSTART["signals"]},
+    "pretrained": QUICKSTART["pretrained"] | {"model": "own"},
     "offline": QUICKSTART["offline"] | {"train": "data/offline/mixed.parquet", "set": {"mine": OWN}},
 }
 """The quickstart with all in use that stands on demand, so that every command of dvc.yaml is a stage's."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stages import chat
-from stages.training import base, template
+from stages.training import origins, template
 
 TRL = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # pyright: ignore[reportOptionalMemberAccess]
 CONTROL = r"<\|[^|<>\s]*\|?>|<\|?[a-z_]+\|>|</?[a-z_]+>|\[/?[A-Za-z_]+\]|<｜[^<>]*｜>"
@@ -126,19 +126,19 @@ def test_a_prompt_begins_with_one_beginning_of_text_where_a_text_does():
     """Llama-3-8B, the paper's base, has a BOS and no template: ours writes it then."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = tokenizer_for(base.TEMPLATE)
+    tokenizer = tokenizer_for(origins.TEMPLATE)
     tokenizer.chat_template = None
     begin = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", begin)]
     )
     assert tokenizer("a").input_ids[0] == begin
-    base.give_template(tokenizer, Path("data/raw/template"), {})
+    origins.give_template(tokenizer, Path("data/raw/templates/base"), {})
     template.check_start(tokenizer)
     ids = chat.prompt_ids(tokenizer, chat.ASKED)
     assert ids[0] == begin and ids.count(begin) == 1
     for begins, number in (("", 0), ("{{ bos_token }}" * 2, 2)):
-        tokenizer.chat_template = begins + base.TEMPLATE
+        tokenizer.chat_template = begins + origins.TEMPLATE
         with pytest.raises(ValueError, match=rf"a text begins with one <bos> \({begin}\), a prompt with {number}: \["):
             template.check_start(tokenizer)
 
@@ -164,10 +164,12 @@ def test_what_a_template_refuses_is_told_with_its_own_words(tiny_model):
     assert "System role not supported" in template.refused(published("gemma"))["system_role"]
     tokenizer = chat.load_tokenizer(tiny_model)
     silent = "{% for m in messages if m['role'] != 'system' %}"
-    tokenizer.chat_template = base.TEMPLATE.replace("{% for message in messages %}", silent).replace("message[", "m[")
+    tokenizer.chat_template = origins.TEMPLATE.replace("{% for message in messages %}", silent).replace(
+        "message[", "m["
+    )
     assert template.refused(tokenizer) == {"system_role": "it leaves out what the system says"}
     last = "{% for m in messages[-2:] %}"
-    tokenizer.chat_template = base.TEMPLATE.replace("{% for message in messages %}", last).replace("message[", "m[")
+    tokenizer.chat_template = origins.TEMPLATE.replace("{% for message in messages %}", last).replace("message[", "m[")
     assert set(template.refused(tokenizer)) == {"system_role", "several_turns"}
 
 

@@ -94,6 +94,19 @@ def signals_have_what_they_read(params: Any) -> None:
             raise ValueError(f"signals.{signal} reads what {other} says, and signals.{other} = []; {remedy}")
 
 
+def the_proxy_is_in_use(params: Any) -> None:
+    proxy = params.evaluate.proxy
+    signal, other = ("reward_model", "pretrained") if proxy == "reward" else ("pretrained", "reward")
+    if not getattr(params.signals, signal):
+        remedy = f"add -S 'signals.{signal}=[{signal}]' to the command, or -S evaluate.proxy={other}"
+        raise ValueError(f"evaluate.proxy = {proxy}, and signals.{signal} = []: no such model is there; {remedy}")
+
+
+def the_pretrained_model_is_named(params: Any) -> None:
+    if params.signals.pretrained and not params.pretrained.model:
+        raise ValueError("pretrained.model is null, and signals.pretrained brings it; name a hub id or a model folder")
+
+
 def the_implicit_reward_is_of_a_policy(params: Any) -> None:
     policies = ["pi0", "offline", *(step.makes for step in params.iterations)]
     if params.implicit.policy not in policies:
@@ -177,6 +190,8 @@ RULES = (
     iterations_with_a_moving_reference,
     the_ranker_is_in_use,
     signals_have_what_they_read,
+    the_pretrained_model_is_named,
+    the_proxy_is_in_use,
     the_implicit_reward_is_of_a_policy,
     the_offline_set_is_read,
     the_judge_of_policies_is_asked,

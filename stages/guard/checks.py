@@ -51,16 +51,17 @@ def check_inputs(inputs: list[Path]) -> None:
 
 
 def check_room(params: Any) -> None:
-    """What may be asked and answered fits what the base model was made for; known as soon as `base` has brought it."""
-    model = ROOT / "models" / params.start_from.policy
-    facts = model / "text_contract.json"
-    if not facts.exists():
-        return
-    context = json.loads(facts.read_text(encoding="utf-8"))["context"]
+    """What may be asked and answered fits what the models were made for; known as soon as they have been brought."""
     prompt, answer = params.prompts.max_tokens, params.generate.max_new_tokens
-    if context and prompt + answer > context:
-        told = f"prompts.max_tokens = {prompt} and generate.max_new_tokens = {answer} are over the context of {context}"
-        raise Refusal(f"params.yaml: {told} tokens that models/{model.name} was made for; lower one of them")
+    brought = {f"models/{params.start_from.policy}": "text_contract.json"}
+    if params.signals.pretrained:
+        brought["models/pretrained"] = "reward_contract.json"
+    for model, facts in brought.items():
+        path = ROOT / model / facts
+        context = json.loads(path.read_text(encoding="utf-8"))["context"] if path.exists() else None
+        if context and prompt + answer > context:
+            told = f"prompts.max_tokens = {prompt} and generate.max_new_tokens = {answer} are over the {context} tokens"
+            raise Refusal(f"params.yaml: {told} of {model}'s context; lower one of them")
 
 
 def check_rows(written: list[Path]) -> None:

@@ -36,6 +36,7 @@ class Params(kinds.Section):
     start_from: training.StartFrom
     sft: training.Sft
     reward_model: training.RewardModel
+    pretrained: training.Pretrained
     preference_model: training.PreferenceModel
     dpo: training.Dpo
 

@@ -36,7 +36,7 @@ from stages.guard import checks, chunks, fingerprint, integrity, lean, options, 
 from stages.guard.checks import ROOT, Refusal
 
 LOCKS = Path(".scratch/locks")
-BEFORE_THE_MODEL = ("guard.fingerprint", "training.base")
+BEFORE_THE_MODELS = ("guard.fingerprint", "training.base", "training.pretrained")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -166,7 +166,7 @@ def execute(stage: str, argv: list[str]) -> None:
     with locks(outs):
         before = checks.state(inputs)
         checks.check_inputs(inputs)
-        if stage not in BEFORE_THE_MODEL:
+        if stage not in BEFORE_THE_MODELS:
             checks.check_room(params)
         with beside(outs), survival(stage, distributed, reads, params, outs[0]):
             call(stage, module.main, reads | unfinished, Recorder(params, seen), distributed)

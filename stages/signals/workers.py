@@ -3,15 +3,50 @@
 Each is small and can be pickled; it loads its model where it works.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from stages import chat, rows
 from stages.signals import forward
 from stages.signals.batching import Layout
+
+
+def reader(model: Path) -> Callable[[list[dict]], list[forward.Row]]:
+    """How this model's rows become ids: prompt and completion, as it was trained here; of a reward model that others
+    trained, the whole conversation as its own template renders it, whether the answer ended or not.
+    """
+    contract = model / "reward_contract.json"
+    if not contract.exists():
+        return partial(forward.tokenized, chat.load_tokenizer(model))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    refused = json.loads(contract.read_text(encoding="utf-8"))["refused"]
+    return lambda asked: [(whole(tokenizer, row, model, "system_role" in refused), []) for row in asked]
+
+
+def whole(tokenizer: Any, row: dict, model: Path, fold: bool) -> list[int]:
+    """A row's conversation as ids; `fold`: what the system says becomes the beginning of the first user turn.
+
+    Raises ValueError for one that the template refuses.
+    """
+    from jinja2 import TemplateError
+
+    said = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
+    if fold and said[0]["role"] == "system":
+        first = {"role": "user", "content": f"{said[0]['content']}\n\n{said[1]['content']}"}
+        said = [first, *said[2:]]
+    try:
+        return chat.rendered(tokenizer, said)
+    except TemplateError as error:
+        told = f"{model}: its chat template refuses the prompt {row['id']} ({error})"
+        raise ValueError(f"{told}; bring a template that takes it, pretrained.template") from error
 
 
 @dataclass(frozen=True)
@@ -25,11 +60,10 @@ class Rewards:
     columns: ClassVar[pa.Schema] = pa.schema([("reward", pa.float64())])
 
     def load(self) -> rows.Work:
-        tokenizer = chat.load_tokenizer(self.model)
-        values = forward.rewards(self.model, self.dtype, self.layout, self.alone)
+        read, values = reader(self.model), forward.rewards(self.model, self.dtype, self.layout, self.alone)
 
         def score(asked: list[dict], tick: rows.Tick) -> list[dict]:
-            found = values(forward.tokenized(tokenizer, asked), [row["id"] for row in asked], tick)
+            found = values(read(asked), [row["id"] for row in asked], tick)
             return [row | {"reward": value} for row, value in zip(asked, found, strict=True)]
 
         return score

@@ -6,7 +6,7 @@ that is a folder, its digest.
 
 Reads   params.yaml and the pins that it names (data/raw/hub/...); the hub, or the mirror that HF_ENDPOINT names;
         HF_TOKEN for what is gated
-Writes  those pins, and the revisions of bases in params.yaml; prints each difference. A pin that stands is moved by
+Writes  those pins, and the revisions of models in params.yaml; prints each difference. A pin that stands is moved by
         --move only, since another commit is another data set
 """
 
@@ -144,12 +144,17 @@ def revision_of(entry: dict, move: bool) -> str:
     return entry["revision"]
 
 
+def models_of(params: dict) -> list[dict]:
+    """What names a model and its revision."""
+    return [entry for entry in (*params["bases"].values(), params["pretrained"]) if entry["model"]]
+
+
 def pin_models(move: bool) -> bool:
-    """The revisions of bases in params.yaml, all else of the file as it is."""
+    """The revisions of models in params.yaml, all else of the file as it is."""
     yaml, text = YAML(), io.StringIO()
     yaml.width = 200
     tree = yaml.load(PARAMS.read_text(encoding="utf-8"))
-    for entry in tree["bases"].values():
+    for entry in models_of(tree):
         if is_pinned_here(entry["model"]):
             entry["revision"] = revision_of(entry, move)
     yaml.dump(tree, text)
@@ -162,7 +167,7 @@ def main() -> None:
     move = sys.argv[1:] == ["--move"]
     try:
         params = load(PARAMS).model_dump()
-        files, models = pins(params), params["bases"].values()
+        files, models = pins(params), models_of(params)
         changed = sum(pin_data(file, move) for file in files)
         if any(is_pinned_here(entry["model"]) for entry in models):
             changed += pin_models(move)

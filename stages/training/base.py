@@ -17,17 +17,12 @@ end-of-turn token: where they are the same, a reward model reads its reward at t
 import importlib.metadata
 import importlib.util
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from stages import chat
-from stages.training import digest
+from stages.training import origins
 from stages.training import template as templates
-
-DATA_FILES = ["chatml.jinja"]
-TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def wheel_file(name: str, revision: str | None) -> Path:
@@ -54,7 +49,7 @@ def from_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
     del model.hf_quantizer, model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     model.is_quantized = False  # pyright: ignore[reportArgumentType]
     model.config._name_or_path = ""
-    tokenizer.chat_template, tokenizer.pad_token = TEMPLATE, SPECIAL[0]
+    tokenizer.chat_template, tokenizer.pad_token = origins.TEMPLATE, origins.SPECIAL[0]
     return model, tokenizer
 
 
@@ -64,16 +59,16 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(SPECIAL + alphabet)}, merges=[]))
+    special, alphabet = origins.SPECIAL, sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + alphabet)}, merges=[]))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=SPECIAL[2], pad_token=SPECIAL[0], bos_token=SPECIAL[1]
+        tokenizer_object=core, eos_token=special[2], pad_token=special[0], bos_token=special[1]
     )
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = origins.TEMPLATE
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(alphabet),
+        vocab_size=len(special) + len(alphabet),
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -88,53 +83,6 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
         initializer_range=0.1,
     )
     return LlamaForCausalLM(config).to(dtype), tokenizer
-
-
-def from_folder_or_hub(name: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
-    """A model folder with this digest, or a hub model at this commit; safetensors only, no code that came with it.
-
-    Raises ValueError for a revision that is none, or not this folder's.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    pinned: dict[str, Any] = {"trust_remote_code": False}
-    if Path(name).is_dir():
-        check_digest(Path(name), revision)
-    elif re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        pinned["revision"] = revision
-    else:
-        rule = (
-            f"{name} is no folder here, and as a hub model needs its 40-digit commit, so that the run can be repeated"
-        )
-        raise ValueError(f"params.yaml: revision = {revision!r}: {rule}; run `python -m stages.tools.pin`")
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True, **pinned)
-    return model, AutoTokenizer.from_pretrained(name, **pinned)
-
-
-def check_digest(folder: Path, revision: str | None) -> None:
-    """Raise ValueError unless the folder's files are those that were pinned."""
-    found = digest.model(folder)
-    if found != revision:
-        told = f"revision = {revision!r}, and the files of {folder} have the digest {found}"
-        raise ValueError(f"params.yaml: {told}; set it to that, or bring back the files")
-
-
-def give_template(tokenizer: Any, template: Path, settings: dict[str, Any]) -> None:
-    """The template given, else the model's own, else chatml.jinja, whose tokens are then added; its settings in
-    front.
-
-    Raises ValueError for a folder with several.
-    """
-    given = sorted(template.glob("*.jinja")) if template.is_dir() else [template]
-    if len(given) > 1:
-        raise ValueError(f"{template}: holds {given[0].name} and {given[1].name}; `template` names one of them")
-    if given:
-        tokenizer.chat_template = given[0].read_text(encoding="utf-8")
-    elif tokenizer.chat_template is None:
-        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-        tokenizer.chat_template = "{{ bos_token }}" * begins + TEMPLATE
-        tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:2]})
-    tokenizer.chat_template = templates.settled(tokenizer.chat_template, settings)
 
 
 def give_padding(tokenizer: Any) -> None:
@@ -155,7 +103,9 @@ def brought(source: str, revision: str | None, seed: int, dtype: Any) -> tuple[A
         return tiny_random(seed, dtype)
     if source.endswith(".gguf"):
         return from_gguf(wheel_file(source, revision), dtype)
-    return from_folder_or_hub(source, revision, dtype)
+    from transformers import AutoModelForCausalLM
+
+    return origins.folder_or_hub(AutoModelForCausalLM, source, revision, dtype)
 
 
 def main(params: Any, name: str, template: Path, *, model: Path) -> None:
@@ -163,7 +113,7 @@ def main(params: Any, name: str, template: Path, *, model: Path) -> None:
 
     entry, dtype = params.bases[name], getattr(torch, params.dtype)
     weights, tokenizer = brought(entry.model, entry.revision, params.seed, dtype)
-    give_template(tokenizer, template, entry.template_settings)
+    origins.give_template(tokenizer, template, entry.template_settings)
     give_padding(tokenizer)
     give_rows(weights, tokenizer)
     facts = templates.facts(tokenizer, weights, entry.system_role)

@@ -64,18 +64,18 @@ MINE = (
     "  mine: {after: quickstart, source: own, raw: data/raw/mine.jsonl, rule: {}, filter: {min_margin: 0, rows: 0}}\n"
 )
 OWN = f"{{own: {{source: quickstart, raw: {RAW}, rule: {{}}, filter: {{min_margin: 2, rows: 0}}}}}}"
-TRAINED = ["sft", "reward_model", "dpo*"]
+TRAINED = ["sft", "reward_model@*", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
     "`seed`": Edit(
-        param("seed", "7"), ["base@*", "sft", "reward_model", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
+        param("seed", "7"), ["base@*", "sft", "reward_model@*", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
     ),
     "`dtype`": Edit(param("dtype", "bfloat16"), ["base@*"]),
     "`bases.base.revision`": Edit(param("bases.base.revision", "0.1.3"), ["base@*"]),
     "`bases.base.template_settings`": Edit(
         param("bases.base.template_settings", "{enable_thinking: false}"), ["base@*"]
     ),
-    "a chat template of one's own": Edit(put("data/raw/template/mine.jinja", "{{ messages }}"), ["base@*"]),
+    "a chat template of one's own": Edit(put("data/raw/templates/base/mine.jinja", "{{ messages }}"), ["base@*"]),
     "`prompts.max_tokens`": Edit(param("prompts.max_tokens", "400"), ["prompts"]),
     "`split.heldout_share`": Edit(param("split.heldout_share", "0.25"), ["split"]),
     "`filter.max_tokens`": Edit(param("filter.max_tokens", "500"), ["filter@*"]),
@@ -93,7 +93,7 @@ EDITS: dict[str, Edit] = {
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),
-    "`reward_model.layers`": Edit(param("reward_model.layers", "10"), ["reward_model"]),
+    "`reward_model.layers`": Edit(param("reward_model.layers", "10"), ["reward_model@*"]),
     "`generate.n`": Edit(param("generate.n", "6"), ["generate@*", "rank@*"]),
     "`generate.max_new_tokens`": Edit(param("generate.max_new_tokens", "60"), ["generate@*", "respond*@*"]),
     "`rank.length_penalty`": Edit(param("rank.length_penalty", "0.001"), ["rank@*"]),

@@ -8,6 +8,7 @@ from stages.guard.sections.kinds import Count, Positive, Section, Share
 
 
 class Evaluate(Section):
+    proxy: Literal["reward", "pretrained"]
     gold: Literal["quickstart", "none"]
     reads: Literal["measures", "judged_by"]
     judge: Annotated[list[Literal["judge"]], Field(max_length=1)]

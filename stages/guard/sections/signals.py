@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from stages.guard.sections.kinds import Count, NotNegative, Raw, Section
 
 SIGNALS = Literal[
-    "reward_model", "preference_model", "judge", "self_judge", "ensemble", "implicit", "refreshed", "bag_of_words",
-    "longer",
+    "reward_model", "pretrained", "preference_model", "judge", "self_judge", "ensemble", "implicit", "refreshed",
+    "bag_of_words", "longer",
 ]  # fmt: skip
 
 
@@ -16,6 +16,7 @@ class Signals(Section):
     """In use where the list holds the signal's own name: DVC makes no stage of an empty list."""
 
     reward_model: Annotated[list[Literal["reward_model"]], Field(max_length=1)]
+    pretrained: Annotated[list[Literal["pretrained"]], Field(max_length=1)]
     preference_model: Annotated[list[Literal["preference_model"]], Field(max_length=1)]
     judge: Annotated[list[Literal["judge"]], Field(max_length=1)]
     self_judge: Annotated[list[Literal["self_judge"]], Field(max_length=1)]

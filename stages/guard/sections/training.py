@@ -7,12 +7,15 @@ from pydantic import Field, model_validator
 from stages.guard.sections.kinds import Count, NotNegative, Positive, Raw, Section, Share
 from stages.training import losses
 
+Settings = dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], str | bool | int | float | None]
+"""Names that a chat template reads, and their values."""
+
 
 class Base(Section):
     model: str
     revision: str | None
     template: Raw
-    template_settings: dict[Annotated[str, Field(pattern=r"^[a-z_]+$")], str | bool | int | float | None]
+    template_settings: Settings
     system_role: Literal["keep", "fold"]
 
 
@@ -20,6 +23,13 @@ class StartFrom(Section):
     policy: str
     reward_model: str
     preference_model: str
+
+
+class Pretrained(Section):
+    model: str | None
+    revision: str | None
+    template: Raw
+    template_settings: Settings
 
 
 class Training(Section):
