@@ -157,6 +157,7 @@ def runtime():
         deepspeed=0,
         gradient_checkpointing=False,
         checkpoint_steps=0,
+        report_to="none",
         engine_sequences=16,
         engine_memory_share=0.5,
         engine_cpu_cache_gib=1,

@@ -106,7 +106,32 @@ def test_dpo_starts_at_log_2_moves_every_weight_and_leaves_pi0_alone(tiny_model,
     assert (tiny_model / "model.safetensors").read_bytes() == before
     start, end = weights(tiny_model), weights(tmp_path / "policy")
     assert start.keys() == end.keys() and all(not torch.equal(start[k], end[k]) for k in start)
-    assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == sorted(p.name for p in tiny_model.iterdir())
+    of_base = {"text_contract.json"}
+    assert {p.name for p in (tmp_path / "policy").iterdir()} == {p.name for p in tiny_model.iterdir()} - of_base
+
+
+@pytest.mark.slow
+def test_live_curves_show_rates_and_memory_and_touch_no_output(tiny_model, history, runtime, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "x")  # so that it is unset again behind this test
+        monkeypatch.delenv(name)
+    for tracker in ("none", "tensorboard"):
+        runtime.report_to = tracker
+        train_dpo(tiny_model, history, runtime, tmp_path / tracker)
+    quiet, watched = (sorted(p for p in tmp_path.rglob(f"{t}*/*") if p.is_file()) for t in ("none", "tensorboard"))
+    quiet += [tmp_path / f"none.{kind}" for kind in ("csv", "json")]
+    watched += [tmp_path / f"tensorboard.{kind}" for kind in ("csv", "json")]
+    assert len(quiet) > 5 and [p.read_bytes() for p in quiet] == [p.read_bytes() for p in watched]
+    events = EventAccumulator(str(tmp_path / "home/curves/training"))
+    events.Reload()
+    told = set(events.Tags()["scalars"])
+    assert {"train/loss", "train/grad_norm", "train/steps_per_minute", "train/memory_gib"} <= told
+    runtime.report_to = "trackio"
+    with pytest.raises(ValueError, match=r"report_to = trackio, and no package trackio is installed; run `pip"):
+        train_dpo(tiny_model, history, runtime, tmp_path / "again")
 
 
 @pytest.mark.slow

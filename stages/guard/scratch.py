@@ -20,7 +20,7 @@ from stages.guard import fingerprint, integrity, options
 
 EXPERIMENTS = (".dvc", "tmp", "exps")
 OTHERS = {
-    *("checkpoint_steps", "forward_batch_tokens", "judge_url", "judge_connections", "tensor_parallel"),
+    *("report_to", "checkpoint_steps", "forward_batch_tokens", "judge_url", "judge_connections", "tensor_parallel"),
     *("engine_sequences", "engine_memory_share", "engine_cpu_cache_gib"),
 }
 """What of `runtime` no training's sums depend on. All else counts, a value that is new in params.yaml too."""

@@ -11,6 +11,7 @@ the means that TRL takes over micro-batches.
 """
 
 import csv
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -69,11 +70,30 @@ def layout(section: Any, runtime: Any, gpu: bool) -> dict[str, Any]:
         "deepspeed": deepspeed(runtime, gpu) if runtime.deepspeed else None,
         "save_strategy": "steps" if scratch and runtime.checkpoint_steps else "no",
         "save_steps": runtime.checkpoint_steps or 1,
-        "report_to": "none",
+        **reporting(runtime.report_to, scratch),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # or a NaN would be logged as the mean so far
         "dataloader_pin_memory": gpu,
     }
+
+
+def reporting(tracker: str, scratch: str | None) -> dict[str, Any]:
+    """Live curves for who watches hours of training, beside the stage's outputs and never among them: under
+    .scratch/curves, or where the tracker's own environment variables say.
+
+    Raises ValueError where the tracker is not installed.
+    """
+    if tracker == "none":
+        return {"report_to": "none"}
+    if importlib.util.find_spec(tracker) is None:
+        told = f"runtime.report_to = {tracker}, and no package {tracker} is installed"
+        raise ValueError(f"params.yaml: {told}; run `pip install {tracker}`, or set it to none")
+    name = Path(scratch).parent.name.replace("%", "/") if scratch else "training"
+    home = Path(os.environ.get("STAGE_HOME", ".scratch")) / "curves"
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home / name))
+    os.environ.setdefault("WANDB_DIR", str(home))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", (home / "mlflow").absolute().as_uri())
+    return {"report_to": tracker, "run_name": name}
 
 
 def seed(number: int) -> None:
@@ -147,6 +167,8 @@ def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None
     trainer.remove_callback(ProgressCallback)
     for each in watch.callbacks(rows_of):
         trainer.add_callback(each)
+    if trainer.args.report_to:
+        trainer.callback_handler.callbacks.insert(0, watch.speed())  # before the tracker's own, which reads the numbers
     last = watch.last_whole(Path(trainer.args.output_dir))
     if last:
         print(f"going on after step {watch.steps_done(last)}, from this run's own checkpoint", flush=True)

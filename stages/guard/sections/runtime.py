@@ -1,6 +1,6 @@
 """How the work is laid out on this machine: tracked by no stage, and of a result it moves the last digits at most."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ class Runtime(Section):
     micro_batch_rows: Count
     forward_batch_tokens: Count
     gradient_checkpointing: bool
+    report_to: Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
     checkpoint_steps: Annotated[int, Field(ge=0)]
     engine_sequences: Count
     engine_memory_share: Annotated[float, Field(gt=0, le=1)]
