@@ -24,6 +24,7 @@ from stages.signals.scorers import judge as judge_scorer
 from stages.signals.scorers import preference_model as preference_scorer
 from stages.signals.scorers import reward_model as reward_scorer
 from stages.training import preference_model, reward_model
+from tests.conftest import sh
 
 ASK = [{"role": "user", "content": "Which animals make honey, and how do they do it?"}]
 
@@ -408,8 +409,17 @@ def test_a_pair_with_one_side_too_long_is_left_out_whole_and_counted(tiny_model,
 
 
 @pytest.fixture(scope="module")
-def endpoint(tiny_model):
-    """A real OpenAI-compatible endpoint: vLLM's own server on this CPU, with the tiny model."""
+def exported_policy(smoke_to_read, tmp_path_factory):
+    """What `python -m stages.tools.export` gives, for vLLM's own server to take as it is."""
+    out = tmp_path_factory.mktemp("exported") / "pi2"
+    done = sh(f"python -m stages.tools.export models/pi2 {out} --licence apache-2.0", smoke_to_read)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def endpoint(exported_policy):
+    """A real OpenAI-compatible endpoint: vLLM's own server on this CPU, with a tiny policy."""
     import socket
 
     with socket.socket() as free:
@@ -417,7 +427,7 @@ def endpoint(tiny_model):
         port = free.getsockname()[1]
     words = [
         "--model",
-        str(tiny_model),
+        str(exported_policy),
         "--served-model-name",
         "tiny",
         "--port",
@@ -453,16 +463,17 @@ def endpoint(tiny_model):
 
 @pytest.mark.slow
 def test_a_judge_behind_a_real_endpoint_gives_the_verdicts_of_the_same_model_read_here(
-    endpoint, tiny_model, runtime, tmp_path, monkeypatch
+    endpoint, exported_policy, runtime, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STAGE_HOME", raising=False)
+    monkeypatch.setattr("stages.signals.endpoint.MOST_UNREADABLE", 10**6)  # a random model seldom says a letter
     template = Path(__file__).parent.parent / "data/raw/judge.jinja"
     found = {}
     for served in (None, "tiny"):
         runtime.judge_url, runtime.judge_connections = endpoint, 4
         params = {"judge": SimpleNamespace(served=served, top_logprobs=20, max_tokens=4, limit_by="max_tokens")}
-        found[served] = scored(judge_scorer.main, tmp_path, tiny_model, template, params=params, runtime=runtime)
+        found[served] = scored(judge_scorer.main, tmp_path, exported_policy, template, params=params, runtime=runtime)
     here, there = ([row["reward"] for row in found[served] if row["reward"] is not None] for served in (None, "tiny"))
     assert len(here) == len(candidates()) and len(there) <= len(
         here

@@ -102,6 +102,21 @@ EDITS: dict[str, Edit] = {
     "`rank.scorer` to the preference model": Edit(
         ranked_by("preference_model"), ["preference_model@*", "*_preference_model@*", "rank@*", "report"]
     ),
+    "`rank.scorer` to a pretrained model": Edit(
+        param("rank.scorer", "pretrained", "signals.pretrained=[pretrained]", "pretrained.model=own"),
+        ["pretrained@*", "*_pretrained@*", "rank@*", "report"],
+    ),
+    "a pretrained model as ranker and proxy, none trained": Edit(
+        param(
+            "rank.scorer",
+            "pretrained",
+            "signals.pretrained=[pretrained]",
+            "pretrained.model=own",
+            "signals.reward_model=[]",
+            "evaluate.proxy=pretrained",
+        ),
+        ["pretrained@*", "*_pretrained@*", "measure*@*", "rank@*", "report"],
+    ),
     "`rank.scorer` to the judge": Edit(ranked_by("judge"), ["*_judge@*", "rank@*", "report"]),
     "`rank.scorer` to the ensemble": Edit(
         ranked_by("ensemble"), ["reward_member@*", "*_member@*", "*_ensemble@*", "rank@*", "report"]
