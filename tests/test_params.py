@@ -315,7 +315,7 @@ def test_a_file_that_is_no_yaml_is_one_line(tmp_path):
         load(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("profile", ["quickstart", "smoke", "paper", "people"])
+@pytest.mark.parametrize("profile", ["quickstart", "smoke", "paper", "people", "gpu"])
 def test_every_profile_composes_and_validates(profile):
     assert compose(profile).startswith(f"# profile: {profile} ")
 

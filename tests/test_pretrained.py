@@ -128,18 +128,35 @@ def test_what_is_no_reward_model_is_refused_with_the_reason(own_reward, tiny_mod
 
 
 @pytest.mark.slow
-def test_a_pretrained_model_ranks_and_is_the_proxy_and_no_reward_model_is_trained(own_smoke):
-    """A model that the run itself trained, from outside: a folder at its digest."""
-    shutil.copytree(own_smoke / "models/reward", own_smoke / "own_reward")
-    ranked = "rank.scorer=pretrained 'signals.pretrained=[pretrained]' 'signals.reward_model=[]'"
-    brought = "evaluate.proxy=pretrained pretrained.model=own_reward"
-    pinned = f"pretrained.revision={digest.model(own_smoke / 'own_reward')}"
-    done = sh(f"python -m stages.tools.profile smoke {ranked} {brought} {pinned}", own_smoke)
+def test_the_profile_gpu_makes_its_first_pairs_from_stand_ins_of_the_same_form(clone, tiny_model, own_reward):
+    """An instruct model as pi0 without SFT, a pretrained ranker and proxy, UltraFeedback's form; folders for a hub,
+    few rows and tokens. No reward model is trained.
+    """
+    base = shutil.copytree(tiny_model, clone / "own_base")
+    (base / "text_contract.json").unlink()
+    reward = shutil.copytree(own_reward, clone / "own_reward")
+    answers = [
+        {"response": f"{word} is my answer", "fine-grained_score": score} for score, word in enumerate("abcd", 1)
+    ]
+    rated = [{"instruction": f"Question number {k}?", "completions": answers} for k in range(40)]
+    asked = [{"context_messages": [{"role": "user", "content": f"Tell me about {k}"}]} for k in range(30)]
+    for name, rows in (("rated", rated), ("asked", asked)):
+        (clone / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = [
+        *(f"bases.base.model={base.name}", f"bases.base.revision={digest.model(base)}"),
+        *(f"pretrained.model={reward.name}", f"pretrained.revision={digest.model(reward)}"),
+        *("mix.ultrafeedback.raw=rated.jsonl", "prompts.raw=asked.jsonl", "filter.near_duplicates=0.0"),
+        *("prompts.per_iteration=6", "prompts.validation=4", "prompts.test=6", "prompts.max_tokens=100"),
+        *("generate.max_new_tokens=12", "dpo.max_tokens=128", "runtime.engine_cpu_cache_gib=1", "dtype=float32"),
+    ]
+    done = sh(f"python -m stages.tools.profile gpu {' '.join(settings)}", clone)
     assert done.returncode == 0, done.stderr
-    done = sh("dvc --wait-for-lock repro rank@t0 signal_pretrained@pretrained measure_first@pi0", own_smoke)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = sh("dvc --wait-for-lock repro rank@t0 signal_pretrained@pretrained", clone)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     ran = {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")}
-    assert {"pretrained@pretrained", "score_pretrained@t0-pretrained", "rank@t0", "measure_first@pi0"} <= ran
-    assert not {name for name in ran if "reward_model" in name or "sft" in name or "generate" in name}
-    assert json.loads((own_smoke / "metrics/signals/pretrained.json").read_text())["heldout"]["labels"]["pairs"] > 100
-    assert "reward_model@" not in sh("dvc stage list --name-only", own_smoke).stdout
+    assert {"sft", "pretrained@pretrained", "score_pretrained@t0-pretrained", "rank@t0"} <= ran
+    assert not {name for name in ran if "reward_model" in name} and not (clone / "models/reward").exists()
+    assert digest.model(clone / "models/pi0") == digest.model(clone / "models/base")
+    ranked = json.loads((clone / "data/rank/pi0.json").read_text(encoding="utf-8"))
+    assert ranked["rows_in"] == 6 and ranked["candidates"] == 48
+    assert json.loads((clone / "metrics/signals/pretrained.json").read_text())["heldout"]["labels"]["pairs"] > 5
