@@ -3,6 +3,7 @@
 # make signals: train and measure every preference signal, print them side by side.
 # make ablations: what each choice of the algorithm is worth, as experiments in DVC's queue.
 # make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
+# make families: models of eight families through the whole pipeline.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -17,7 +18,7 @@ export PYTHONUTF8 := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro signals ablations test check lock verify invalidation chaos
+.PHONY: setup repro signals ablations test check lock verify invalidation chaos families
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -59,6 +60,9 @@ verify: setup
 
 invalidation: setup
 	python -m tests.trust.invalidation
+
+families: setup
+	python -m tests.trust.families
 
 chaos: setup
 	python -m tests.trust.chaos
