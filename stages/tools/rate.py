@@ -21,6 +21,7 @@ from stages.evaluation import agreement, html_pages, reward_bench, signal, signa
 from stages.guard import params
 from stages.signals import pairs_as_candidates
 from stages.signals.scorers import reward_model
+from stages.training import digest, pretrained
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model"]  # no pickle is ever fetched
 
@@ -43,6 +44,17 @@ def folder(name: str) -> Path:
     except OSError as error:
         told = " ".join(str(error).split())[:160]
         raise ValueError(f"{name}: cannot be fetched ({told}); download it elsewhere and name its folder") from error
+
+
+def brought(name: str, settings: Any, scratch: Path) -> Path:
+    """A folder as it is, which was trained here; a hub model as `pretrained` brings it, read by its own template."""
+    found = folder(name)
+    if Path(name).is_dir():
+        return found
+    section = SimpleNamespace(model=str(found), revision=digest.model(found), template_settings={})
+    reward, template = scratch / "reward", Path("data/raw/templates/pretrained")
+    pretrained.main(SimpleNamespace(pretrained=section, dtype=settings.dtype), template, reward=reward)
+    return reward
 
 
 def rated(model: Path, raw: Path, settings: Any, scratch: Path) -> dict[str, Any]:
@@ -81,7 +93,8 @@ def main() -> None:
         whole = params.load(Path("params.yaml"))
         settings = SimpleNamespace(dtype=whole.dtype, runtime=whole.runtime)
         with tempfile.TemporaryDirectory() as scratch:
-            print("\n" + told(sys.argv[1], rated(folder(sys.argv[1]), Path(sys.argv[2]), settings, Path(scratch))))
+            model = brought(sys.argv[1], settings, Path(scratch))
+            print("\n" + told(sys.argv[1], rated(model, Path(sys.argv[2]), settings, Path(scratch))))
     except ValueError as error:
         sys.exit(f"rate: {' '.join(str(error).split())}")
 
