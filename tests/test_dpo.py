@@ -135,7 +135,9 @@ def test_the_policy_is_kept_after_half_of_its_steps_too_and_ends_as_it_would_wit
     assert all(torch.equal(end[k], alone[k]) for k in alone) and not (tmp_path / "False/half").exists()
     way = lambda a, b: sum((a[k] - b[k]).norm() ** 2 for k in a) ** 0.5  # noqa: E731
     assert 0 < way(start, middle) < way(start, end) and way(middle, end) > 0
-    assert {p.name for p in (tmp_path / "True/half").iterdir()} == {p.name for p in tiny_model.iterdir()}
+    assert {p.name for p in (tmp_path / "True/half").iterdir()} == {p.name for p in tiny_model.iterdir()} - {
+        "text_contract.json"
+    }
 
 
 @pytest.mark.slow

@@ -92,7 +92,13 @@ def test_another_ranker_is_one_value_of_an_experiment(scene):
         "rank@t0",
         "report",
     } <= ran
-    assert not ran & {"reward_model", "sft", "generate@t0", "score_reward_model@t0-reward_model", "respond_first@pi0"}
+    assert not ran & {
+        "reward_model@reward_model",
+        "sft",
+        "generate@t0",
+        "score_reward_model@t0-reward_model",
+        "respond_first@pi0",
+    }
     scene.sh("git checkout . && dvc checkout --force")
 
 

@@ -202,7 +202,7 @@ def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mi
 @pytest.mark.parametrize("server", [ssh], indirect=True)  # its store is plain files, which can be damaged from outside
 def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the_remote(mine, server):
     run("dvc push --run-cache", mine)
-    listing, weights = stored(server.store, mine, "reward_model", "model.safetensors")
+    listing, weights = stored(server.store, mine, "reward_model@reward_model", "model.safetensors")
     whole = weights.read_bytes()
     weights.chmod(0o644)
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
@@ -220,7 +220,7 @@ def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the
     )
 
     run(f"rm -rf models/reward {cached}", theirs)
-    assert stages_run(run("dvc --wait-for-lock repro", theirs)) == {"reward_model"}
+    assert stages_run(run("dvc --wait-for-lock repro", theirs)) == {"reward_model@reward_model"}
     for part in (weights, listing):
         part.unlink()
     run("dvc push", theirs)

@@ -226,7 +226,9 @@ def least_free_while(command: str, folder: Path) -> int:
 
 @pytest.mark.gpu
 @pytest.mark.skipif("not __import__('torch').cuda.is_available()", reason="needs a CUDA device")
-@pytest.mark.parametrize("stage", ["sft", "reward_model", "reference@t0", "dpo@t0", "respond@t0", "measure@t0"])
+@pytest.mark.parametrize(
+    "stage", ["sft", "reward_model@reward_model", "reference@t0", "dpo@t0", "respond@t0", "measure@t0"]
+)
 def test_on_a_machine_with_a_gpu_a_stage_computes_on_it(own_smoke, stage):
     """A CUDA context alone takes hundreds of MiB of the device; a stage on the CPU takes nothing."""
     import torch

@@ -115,7 +115,9 @@ def test_two_processes_train_on_every_row_and_end_where_one_does(
     numbers = "learning_rate=1.0e-4 epochs=2 global_batch_rows=4 max_tokens=128 warmup_share=0.0"
     changes = [f"{name}.{number}" for name in one for number in numbers.split()]
     layout = f"runtime.processes=2 runtime.micro_batch_rows=2 runtime.deepspeed={deepspeed} dtype={dtype} seed=1"
-    composed = sh(f"python -m stages.tools.profile smoke {layout} sft.rows=null {' '.join(changes)}", clone)
+    composed = sh(
+        f"python -m stages.tools.profile smoke {layout} sft.rows=null prompts.max_tokens=100 {' '.join(changes)}", clone
+    )
     assert composed.returncode == 0, composed.stderr
     reads = {
         "sft": f"--model {tiny_model} --demonstrations {history}",

@@ -112,7 +112,7 @@ def main() -> None:
         folder = copy_tree(Path(scratch))
         profile = [sys.executable, "-m", "stages.tools.profile", "smoke", *SETTINGS]
         subprocess.run(profile, cwd=folder, check=True, capture_output=True)
-        wanted = ["sft", "reward_model", "batch@t0"]
+        wanted = ["sft", "reward_model@reward_model", "batch@t0"]
         done = subprocess.run(["dvc", "--wait-for-lock", "repro", *wanted], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
         (folder / ".scratch").mkdir(exist_ok=True)
