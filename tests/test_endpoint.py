@@ -115,6 +115,7 @@ def test_the_verdict_of_a_judge_that_thinks_first_stands_behind_its_thinking(ser
     ]
     assert [t.token for t in endpoint.at_the_verdict(tokens)] == ["A", "B"]
     assert [t.token for t in endpoint.at_the_verdict(tokens[:2])] == ["<think>"]
+    assert [t.token for t in endpoint.at_the_verdict([tokens[-1]])] == ["A", "B"] and not endpoint.at_the_verdict([])
 
 
 def test_a_judge_whose_first_answers_cannot_be_read_is_asked_no_more(serve):

@@ -357,7 +357,7 @@ def test_mix1_is_laid_over_the_papers_numbers():
     p = tree("paper+mix1")
     assert list(p["mix"]) == ["hh_rlhf", "shp", "ultrafeedback", "summarize"] and p["mixed"] == "summarize"
     assert p["reward_model"] == tree("paper")["reward_model"]
-    with pytest.raises(ValueError, match=r"no profile 'paper\+mix3'; there are mix1, paper"):
+    with pytest.raises(ValueError, match=r"no profile 'paper\+mix3'; there are gpu, mix1, paper"):
         compose("paper+mix3")
 
 

@@ -130,8 +130,9 @@ def test_two_processes_train_on_every_row_and_end_where_one_does(
         alone, both = (json.loads((clone / f"{name}{k}.json").read_text()) for k in (1, 2))
         assert both["rows_out"] == alone["rows_out"] > 0 and both["rows_out"] % 4
         losses = [[loss for _, loss in facts["curve"]] for facts in (alone, both)]
-        near = {"float32": 1e-4, "bfloat16": 1e-3}[dtype]  # 2.1e-4 was seen in bfloat16 on a CPU with AMX
+        # on a CPU with AMX, losses in bfloat16 were 2.1e-4 apart, weights 1.5 % of the way that they moved
+        near, share = {"float32": (1e-4, 0.01), "bfloat16": (1e-3, 0.05)}[dtype]
         assert losses[0] == pytest.approx(losses[1], abs=near)
         start, ends = weights(tiny_model), [weights(clone / f"{name}{k}") for k in (1, 2)]
-        assert distance(*ends) < 0.01 * distance(ends[0], start)
+        assert distance(*ends) < share * distance(ends[0], start)
     assert losses[1][0] == pytest.approx(math.log(2), abs=1e-3)

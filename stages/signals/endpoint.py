@@ -80,7 +80,8 @@ def at_the_verdict(tokens: list[Any]) -> list[Any]:
     """The likely tokens at the first place behind the thinking, or at the first of all, that is no white space."""
     ends = [place for place, token in enumerate(tokens) if THOUGHT in token.token]
     behind = tokens[ends[-1] + 1 if ends else 0 :]
-    return next((token.top_logprobs for token in behind if token.token.strip()), [])
+    said = [token for token in behind if token.token.strip()] or behind
+    return said[0].top_logprobs if said else []
 
 
 def journal(served: Served) -> Path:
