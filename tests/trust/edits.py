@@ -111,7 +111,7 @@ EDITS: dict[str, Edit] = {
             "rank.scorer",
             "pretrained",
             "signals.pretrained=[pretrained]",
-            "pretrained.model=own",
+            "pretrained.model=another",
             "signals.reward_model=[]",
             "evaluate.proxy=pretrained",
         ),
