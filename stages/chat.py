@@ -15,9 +15,18 @@ ASKED = [{"role": "user", "content": "a"}]
 ANSWERED = [*ASKED, {"role": "assistant", "content": "b"}]
 
 
-def rendered(tokenizer: Any, conversation: list[Message]) -> list[int]:
-    """Token ids of a whole conversation, as the template writes it."""
-    return tokenizer.apply_chat_template(conversation, return_dict=False)
+def rendered(tokenizer: Any, conversation: list[Message], **more: bool) -> list[int]:
+    """Token ids of a whole conversation, as the template writes it. Raises ValueError for one that it does not take."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(conversation, return_dict=False, **more)
+    except (TemplateError, TypeError) as error:
+        roles = " ".join(message["role"] for message in conversation)
+        model = tokenizer.name_or_path or "the model"
+        told = f"the chat template of {model} refuses {roles}: {' '.join(str(error).split())}"
+        said = conversation[0]["content"][:40]
+        raise ValueError(f"{told} ({said!r} ...); bring a template that takes it, or drop such rows") from error
 
 
 def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
@@ -25,7 +34,18 @@ def prompt_ids(tokenizer: Any, prompt: list[Message]) -> list[int]:
     if not prompt or prompt[-1]["role"] != "user":
         last = prompt[-1:]
         raise ValueError(f"a prompt ends with a user message, this one with {last}; mend the source that wrote it")
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    return rendered(tokenizer, prompt, add_generation_prompt=True)
+
+
+def pair_ids(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
+    """prompt_ids, chosen_ids, rejected_ids of a preference pair (prompt, chosen, rejected as messages, and whether each
+    side ended by itself).
+    """
+    ids = {"prompt_ids": prompt_ids(tokenizer, row["prompt"])}
+    for side in ("chosen", "rejected"):
+        text, finished = row[side][0]["content"], row[f"{side}_finished"]
+        ids[f"{side}_ids"] = completion_ids(tokenizer, text, finished)
+    return ids
 
 
 def words_ids(tokenizer: Any, completion: str) -> list[int]:
@@ -43,7 +63,10 @@ def end_of_turn(tokenizer: Any) -> int:
     answered = rendered(tokenizer, ANSWERED)
     expected = prompt_ids(tokenizer, ASKED) + words_ids(tokenizer, "b")
     after = answered[len(expected) :]
-    tail, remedy = tokenizer.decode(answered)[-60:], "set base.template_settings, or bring a template of your own"
+    tail, remedy = (
+        tokenizer.decode(answered)[-60:],
+        "set its template_settings in bases, or bring a template of your own",
+    )
     if answered[: len(expected)] != expected:
         prompt = tokenizer.decode(prompt_ids(tokenizer, ASKED))[-60:]
         rule = "so what is trained on is not what was sampled"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages import chat
-from stages.training import base, digest, origins, sft, template
+from stages.training import base, digest, sft, template
 from tests.conftest import pairs
 
 NO_TEMPLATE = Path("data/raw/templates/base")
@@ -69,7 +69,7 @@ def test_rows_of_the_embedding_that_no_token_uses_stay_and_every_token_has_one(o
 def test_a_template_of_ones_own_replaces_the_models_and_its_settings_stand_in_front(own_model, tmp_path):
     (tmp_path / "templates").mkdir()
     own = tmp_path / "templates/mine.jinja"
-    own.write_text(origins.TEMPLATE.replace("{% for", "{% if shout %}LOUD{% endif %}{% for", 1), encoding="utf-8")
+    own.write_text(base.CHATML.replace("{% for", "{% if shout %}LOUD{% endif %}{% for", 1), encoding="utf-8")
     pinned = digest.model(own_model)
     for given in (own, own.parent):
         made = bring(own_model, tmp_path / f"base-{given.name}", pinned, given, shout=True)

@@ -112,3 +112,20 @@ def test_the_seeds_are_by_the_number_of_the_iteration_the_prompt_and_the_sample(
     # sha256("1:t0:a:0") begins with b2 9a 80 3a: half of 0xb29a803a
     first = generate.plan([{"id": "a", "prompt": PROMPT}], 1, 0, [1.0], seed=1, iteration="pi0")
     assert first[0]["seed"] == 0xB29A803A // 2
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("<think>\nTwo and two.\n</think>\n\nFour.", "Four."),
+        ("Two and two.\n</think>\nFour.", "Four."),  # the template opened the thinking
+        ("<think>a</think>b<think>c</think>\n\nd", "d"),
+        ("<think>Two and two, which", ""),  # cut off while it thought
+        ("Four.", "Four."),
+        ("  Four: <thinking> is no such word", "  Four: <thinking> is no such word"),
+    ],
+)
+def test_a_completion_without_its_thinking_is_what_is_said_behind_it(said, kept):
+    from stages.sampling import engine
+
+    assert engine.without_thinking(said) == kept

@@ -263,7 +263,7 @@ def test_every_worker_can_be_described_to_another_machine(tmp_path, runtime):
     served = endpoint.Served("name", 20, 4, "max_tokens", "http://x", 4)
     asked = judging.Judge(model, Path("t.jinja"), "float32", layout, served)
     for worker in (
-        engine.Sampler(model, "float32", 1, 64, 80, False, engine.Layout(1, 0.5, 1, 1)),
+        engine.Sampler(model, "float32", 1, 64, 80, False, "keep", engine.Layout(1, 0.5, 1, 1)),
         workers.Rewards(model, "float32", layout),
         workers.Logprobs(model, "float32", layout),
         comparison.Ranker(comparison.Local(model, pairwise.question, "float32", layout), "tournament"),

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from stages import chat
 from stages.pairs import history as history_stage
 from stages.pairs import offline
 from stages.training import digest, dpo, lora, reference, watch
@@ -50,13 +52,25 @@ def test_another_reference_than_the_one_that_was_measured_is_refused_by_its_hash
         train(settings(runtime), tiny_model, another, history, tmp_path / "out")
 
 
+OTHER_TOKENS = "pair 0 of t0: its log-probabilities are of another prompt .*wrote other tokens; run reference again"
+
+
 @pytest.mark.parametrize("changes", [{"prompt": [{"role": "user", "content": "another"}]}, {"chosen_finished": False}])
 def test_log_probabilities_of_another_prompt_are_refused(tiny_model, history, runtime, tmp_path, changes):
-    with pytest.raises(
-        ValueError,
-        match="pair 0 of t0: its log-probabilities are of another prompt or other answers; run reference again",
-    ):
+    with pytest.raises(ValueError, match=OTHER_TOKENS):
         train(settings(runtime), tiny_model, tiny_model, edited(history, **changes), tmp_path / "out")
+
+
+def test_log_probabilities_of_the_same_texts_in_other_tokens_are_refused(tiny_model, history, runtime, tmp_path):
+    """The messages are the same to the letter; a template that writes a line more makes other tokens of them."""
+    rows = pq.read_table(history).to_pylist()
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text("Be brief.\n" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    theirs = [row | {"ref_model": digest.model(model)} for row in rows]
+    pq.write_table(pa.Table.from_pylist(theirs, pq.read_schema(history)), tmp_path / "theirs.parquet")
+    with pytest.raises(ValueError, match=OTHER_TOKENS):
+        train(settings(runtime), model, model, tmp_path / "theirs.parquet", tmp_path / "out")
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(tiny_model, another, history, runtime, tmp_path):
@@ -231,10 +245,12 @@ def test_pairs_carry_their_reference_and_no_pairs_need_no_model(tiny_model, runt
     for rows, name in ((pairs(3), "three"), ([], "none")):
         pq.write_table(pa.Table.from_pylist(rows, offline.SCHEMA), tmp_path / f"{name}.parquet")
         reference.main(settings(runtime), tiny_model, tmp_path / f"{name}.parquet", reference=tmp_path / f"{name}.out")
-        made = pq.read_table(tmp_path / f"{name}.out").to_pylist()
+        made, tokenizer = pq.read_table(tmp_path / f"{name}.out").to_pylist(), chat.load_tokenizer(tiny_model)
         assert [row["id"] for row in made] == [row["id"] for row in rows]
         assert all(
-            row["ref_model"] == digest.model(tiny_model) and row["ref_texts"] == digest.pair(row) for row in made
+            row["ref_model"] == digest.model(tiny_model)
+            and row["ref_tokens"] == digest.tokens(chat.pair_ids(tokenizer, row))
+            for row in made
         )
 
 

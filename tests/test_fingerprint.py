@@ -76,7 +76,6 @@ def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
 def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):
     assert changed(clone, "stages/training/chatml.jinja", "assistant", "helper") == {
         "training.base",
-        "training.pretrained",
     }
     assert changed(clone, "stages/signals/annotator_topics.json", "honey", "money") == {
         "evaluation.evaluate",

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from stages import chat
+from stages.guard import checks
 from stages.signals import workers
 from stages.signals.batching import Layout
-from stages.training import digest, origins, pretrained
+from stages.training import base, digest, pretrained
 from tests.conftest import sh
 
 LAYOUT = Layout(threads=1, forward_batch_tokens=256)
@@ -78,7 +79,7 @@ def test_a_row_is_the_whole_conversation_as_the_models_own_template_renders_it(o
 def test_the_padding_token_is_not_the_one_that_a_conversation_ends_with(own_reward, tmp_path):
     """Else the head would read the token before the last one."""
     own = tmp_path / "ends.jinja"
-    own.write_text(origins.TEMPLATE.replace("'<|im_end|>' + '\n'", "'<|im_end|>'"), encoding="utf-8")
+    own.write_text(base.CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'"), encoding="utf-8")
     brought = bring(own_reward, tmp_path / "reward", own)
     from transformers import AutoTokenizer
 
@@ -93,7 +94,7 @@ def test_the_padding_token_is_not_the_one_that_a_conversation_ends_with(own_rewa
 def test_what_the_system_says_stands_in_the_first_turn_where_the_template_takes_no_system_role(own_reward, tmp_path):
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     own = tmp_path / "own.jinja"
-    own.write_text(refuses + origins.TEMPLATE, encoding="utf-8")
+    own.write_text(refuses + base.CHATML, encoding="utf-8")
     brought = bring(own_reward, tmp_path / "reward", own)
     folded = [
         {"role": "user", "content": "Be brief.\n\nAnd snow?"},
@@ -105,12 +106,34 @@ def test_what_the_system_says_stands_in_the_first_turn_where_the_template_takes_
 def test_a_conversation_that_the_template_refuses_is_named(own_reward, tmp_path):
     refuses = "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}"
     own = tmp_path / "own.jinja"
-    own.write_text(refuses + origins.TEMPLATE, encoding="utf-8")
+    own.write_text(refuses + base.CHATML, encoding="utf-8")
     brought = bring(own_reward, tmp_path / "reward", own)
     talk = [("user", "a"), ("assistant", "b"), ("user", "c")]
     row = ROWS[0] | {"id": "r", "prompt": [{"role": role, "content": content} for role, content in talk]}
-    with pytest.raises(ValueError, match=r"its chat template refuses the prompt r \(one turn only\); bring a template"):
+    with pytest.raises(
+        ValueError, match=r"row r: .* refuses user assistant user assistant: one turn only .*\(pretrained\.template\)"
+    ):
         rewards(brought, [row])
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_a_reward_model_whose_template_takes_less_than_the_policys_is_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, folds
+):
+    contracts = {
+        "policy": {"refused": {"several_turns": "one only"}, "fold_system": folds},
+        "ranker": {"refused": {"system_role": "none here", "several_turns": "nor here"}, "fold_system": False},
+    }
+    for name, facts in contracts.items():
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "text_contract.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    params = SimpleNamespace(start_from=SimpleNamespace(policy="policy", reward_model="ranker"))
+    if folds:
+        return checks.check_forms(params)
+    told = r"models/ranker takes no system_role \(none here\), .*set bases.policy.system_role = fold"
+    with pytest.raises(checks.Refusal, match=told):
+        checks.check_forms(params)
 
 
 def test_what_is_no_reward_model_is_refused_with_the_reason(own_reward, tiny_model, tmp_path):

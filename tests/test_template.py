@@ -5,12 +5,13 @@ the others are refused.
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from stages import chat
-from stages.training import origins, template
+from stages.training import base, template
 
 TRL = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # pyright: ignore[reportOptionalMemberAccess]
 CONTROL = r"<\|[^|<>\s]*\|?>|<\|?[a-z_]+\|>|</?[a-z_]+>|\[/?[A-Za-z_]+\]|<｜[^<>]*｜>"
@@ -48,6 +49,7 @@ def published(name: str, **settings: Any) -> Any:
     return tokenizer
 
 
+NETWORK = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=512)))
 NO_THINKING, DAY = {"enable_thinking": False}, {"date_string": "26 Jul 2024"}
 
 
@@ -101,8 +103,25 @@ def test_a_published_template_gives_the_same_ids_in_every_stage(name, settings, 
     ],
 )
 def test_a_template_that_writes_more_than_the_answer_is_refused_with_what_it_writes(name, shown):
-    with pytest.raises(ValueError, match=f"the chat template ends a prompt with .*{shown}.*set base.template_settings"):
+    with pytest.raises(
+        ValueError, match=f"the chat template ends a prompt with .*{shown}.*set its template_settings in bases"
+    ):
         chat.end_of_turn(published(name))
+
+
+def test_every_installed_template_is_taken_or_refused_in_one_line():
+    taken = {"cohere", "diffusion", "gemma", "gemma3", "gemma4", "lfm2", "llama3", "phi3", "qwen2", "qwen3"}
+    refused = {"deepseek", "glm4moe", "gptoss", "idefics3", "llava", "muse", "nemotron", "qwen3", "smolvlm", "llama3"}
+    for file in sorted(TRL.glob("*.jinja")):
+        chat.end_of_turn.cache_clear()
+        tokenizer, family = published(file.stem), file.stem.partition("_")[0].removesuffix("v3")
+        try:
+            template.facts(tokenizer, NETWORK, "keep")
+        except ValueError as error:
+            assert family in refused, file.stem
+            assert "\n" not in str(error) and ";" in str(error), f"{file.stem}: {error}"
+        else:
+            assert family in taken or family.startswith("cohere"), file.stem
 
 
 @pytest.mark.parametrize("behind", ["", "\n", "=", " and so on"])
@@ -126,19 +145,19 @@ def test_a_prompt_begins_with_one_beginning_of_text_where_a_text_does():
     """Llama-3-8B, the paper's base, has a BOS and no template: ours writes it then."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = tokenizer_for(origins.TEMPLATE)
+    tokenizer = tokenizer_for(base.CHATML)
     tokenizer.chat_template = None
     begin = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", begin)]
     )
     assert tokenizer("a").input_ids[0] == begin
-    origins.give_template(tokenizer, Path("data/raw/templates/base"), {})
+    base.give_template(tokenizer, Path("data/raw/templates/base"), {})
     template.check_start(tokenizer)
     ids = chat.prompt_ids(tokenizer, chat.ASKED)
     assert ids[0] == begin and ids.count(begin) == 1
     for begins, number in (("", 0), ("{{ bos_token }}" * 2, 2)):
-        tokenizer.chat_template = begins + origins.TEMPLATE
+        tokenizer.chat_template = begins + base.CHATML
         with pytest.raises(ValueError, match=rf"a text begins with one <bos> \({begin}\), a prompt with {number}: \["):
             template.check_start(tokenizer)
 
@@ -164,12 +183,10 @@ def test_what_a_template_refuses_is_told_with_its_own_words(tiny_model):
     assert "System role not supported" in template.refused(published("gemma"))["system_role"]
     tokenizer = chat.load_tokenizer(tiny_model)
     silent = "{% for m in messages if m['role'] != 'system' %}"
-    tokenizer.chat_template = origins.TEMPLATE.replace("{% for message in messages %}", silent).replace(
-        "message[", "m["
-    )
+    tokenizer.chat_template = base.CHATML.replace("{% for message in messages %}", silent).replace("message[", "m[")
     assert template.refused(tokenizer) == {"system_role": "it leaves out what the system says"}
     last = "{% for m in messages[-2:] %}"
-    tokenizer.chat_template = origins.TEMPLATE.replace("{% for message in messages %}", last).replace("message[", "m[")
+    tokenizer.chat_template = base.CHATML.replace("{% for message in messages %}", last).replace("message[", "m[")
     assert set(template.refused(tokenizer)) == {"system_role", "several_turns"}
 
 

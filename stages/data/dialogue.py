@@ -40,6 +40,13 @@ def declared(found: pa.Field, file: Path) -> pa.Field:
     return pa.field(found.name, pa.list_(kind) if is_list else kind)
 
 
+def named(found: pa.Schema) -> list[pa.Field]:
+    """The field `id`, a number or a text, where there is one."""
+    if "id" not in found.names:
+        return []
+    return [pa.field("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string())]
+
+
 def messages(field: pa.Field, role: str) -> pl.Expr:
     """The column as messages; a text is a turn of `role`."""
     column = pl.col(field.name)

@@ -38,14 +38,7 @@ def declared(found: pa.Schema, raw: Path) -> pa.Schema:
     sides = [dialogue.declared(found.field(name), raw) for name in SIDES] if form == SIDES else []
     texts = [pa.field(name, pa.string()) for name in JUDGED] if form == JUDGED else []
     numbers = [pa.field(name, pa.float64()) for name in scored(found)]
-    return pa.schema([*sides, *texts, *question, *whole, *numbers, *named(found)])
-
-
-def named(found: pa.Schema) -> list[pa.Field]:
-    """The field `id`, a number or a text, where there is one."""
-    if "id" not in found.names:
-        return []
-    return [pa.field("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string())]
+    return pa.schema([*sides, *texts, *question, *whole, *numbers, *dialogue.named(found)])
 
 
 def scored(found: pa.Schema) -> list[str]:

@@ -34,10 +34,7 @@ def declared(found: pa.Schema, file: Path) -> pa.Schema:
     field = next((name for name in FORMS if name in found.names), None)
     if not field:
         raise ValueError(f"{file}: fields {found.names}, none of them {FORMS}; rename the one that holds the prompt")
-    fields = [dialogue.declared(found.field(field), file)]
-    if "id" in found.names:
-        fields.append(pa.field("id", pa.int64() if pa.types.is_integer(found.field("id").type) else pa.string()))
-    return pa.schema(fields)
+    return pa.schema([dialogue.declared(found.field(field), file), *dialogue.named(found)])
 
 
 def open_turns(said: pl.Expr) -> pl.Expr:

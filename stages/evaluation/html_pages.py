@@ -14,13 +14,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 COLOUR = "#2457a6"
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of templates/ with its values; text is escaped, a value that the template wants and has not is an
-    error.
+def render(template: str, folder: Path = TEMPLATES, **values: Any) -> str:
+    """A template of the folder with its values; in HTML, text is escaped. A value that the template wants and has not
+    is an error.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=True,
+        loader=jinja2.FileSystemLoader(folder, encoding="utf-8"),
+        autoescape=".html" in template,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -64,6 +64,21 @@ def check_room(params: Any) -> None:
             raise Refusal(f"params.yaml: {told} of {model}'s context; lower one of them")
 
 
+def check_forms(params: Any) -> None:
+    """The reward model is trained on data that the policy's template took: it must take the same forms of prompts."""
+    policy, reward = params.start_from.policy, params.start_from.reward_model
+    brought = [ROOT / "models" / name / "text_contract.json" for name in (policy, reward)]
+    if not all(path.exists() for path in brought):
+        return
+    mine, its = (json.loads(path.read_text(encoding="utf-8")) for path in brought)
+    folded = {"system_role"} if mine["fold_system"] else set()
+    for form, reason in its["refused"].items():
+        if form not in {*mine["refused"], *folded}:
+            told = f"models/{reward} takes no {form} ({reason}), and models/{policy} lets the data hold some"
+            fold = f"set bases.{policy}.system_role = fold, or " if form == "system_role" else ""
+            raise Refusal(f"params.yaml: {told}; {fold}give bases.{reward} a template that takes it")
+
+
 def check_rows(written: list[Path]) -> None:
     """In every account, rows_in are rows_out and the drops, each under its name."""
     for path in written:

@@ -168,6 +168,7 @@ def execute(stage: str, argv: list[str]) -> None:
         checks.check_inputs(inputs)
         if stage not in BEFORE_THE_MODELS:
             checks.check_room(params)
+            checks.check_forms(params)
         with beside(outs), survival(stage, distributed, reads, params, outs[0]):
             call(stage, module.main, reads | unfinished, Recorder(params, seen), distributed)
             publish(outs, inputs, before, seen)

@@ -23,6 +23,9 @@ COLUMNS = pa.schema(
     ]
 )
 
+THOUGHT = ("<think>", "</think>")
+"""What stands around what a model thinks before it answers: Qwen 3's and DeepSeek R1's words, no special tokens."""
+
 
 class Layout(NamedTuple):
     """What of `runtime` a sampler needs."""
@@ -48,6 +51,7 @@ class Sampler:
     max_new_tokens: int
     longest: int
     with_logprob: bool
+    thinking: str
     layout: Layout
     columns: ClassVar[pa.Schema] = COLUMNS
 
@@ -67,12 +71,21 @@ class Sampler:
             settings = [SamplingParams(temperature=row["temperature"], seed=row["seed"], **common) for row in asked]
             prompts = [{"prompt_token_ids": ids} for ids in prompt_ids(tokenizer, [row["prompt"] for row in asked])]
             outputs = drawn(engine, prompts, settings, tick)
-            return [row | completion(output.outputs[0], tokenizer) for row, output in zip(asked, outputs, strict=True)]
+            made = [completion(output.outputs[0], tokenizer) for output in outputs]
+            if self.thinking == "strip":
+                made = [answer | {"completion": without_thinking(answer["completion"])} for answer in made]
+            return [row | answer for row, answer in zip(asked, made, strict=True)]
 
         return sample
 
 
-def sampler(model: Path, prompts: list[list[chat.Message]], max_new_tokens: int, params: Any, **more: Any) -> Sampler:
+def without_thinking(completion: str) -> str:
+    """What is said behind the thinking; nothing where the thinking did not end."""
+    before, end, after = completion.rpartition(THOUGHT[1])
+    return after.lstrip() if end else before + completion.partition(THOUGHT[0])[0]
+
+
+def sampler(model: Path, prompts: list[list[chat.Message]], params: Any, with_logprob: bool) -> Sampler:
     """Describe the worker that these prompts need.
 
     Raises ValueError for one that leaves no room for its answer, before any engine starts.
@@ -80,12 +93,12 @@ def sampler(model: Path, prompts: list[list[chat.Message]], max_new_tokens: int,
     from transformers import AutoConfig
 
     context = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
-    longest = longest_row(chat.load_tokenizer(model), prompts, context, max_new_tokens)
-    runtime = params.runtime
+    tokens, thinking, runtime = params.generate.max_new_tokens, params.generate.thinking, params.runtime
+    longest = longest_row(chat.load_tokenizer(model), prompts, context, tokens)
     layout = Layout(
         runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.tensor_parallel
     )
-    return Sampler(model, params.dtype, params.seed, max_new_tokens, longest, layout=layout, **more)
+    return Sampler(model, params.dtype, params.seed, tokens, longest, with_logprob, thinking, layout)
 
 
 def row_seed(*parts: object) -> int:

@@ -6,8 +6,9 @@ Reads   policy: model folder of pi_t; rival: of an earlier checkpoint, read only
 Writes  candidates: shards of one row per completion (SCHEMA), prompts in order, samples by index; one empty shard once
         the run is stopped
 Params  generate.n, from_rival (the last so many samples of each prompt are the rival's), temperatures, max_new_tokens
-        (tokens), rows_per_shard (completions, of whole prompts; so many are also sampled together, and kept, so that a
-        kill costs that work at most; let it be several times runtime.engine_sequences); dtype, seed
+        (tokens), thinking (strip: `completion` is what is said behind it; `tokens` counts both), rows_per_shard
+        (completions, of whole prompts; so many are also sampled together, and kept, so that a kill costs that work at
+        most; let it be several times runtime.engine_sequences); dtype, seed
 Source  RLHF Workflow, arXiv 2405.07863, section 3.3: n = 8, half at T = 1.0 and half at T = 0.7, no top-k, no top-p; a
         checkpoint trained less as the second of Algorithm 2's two policies
 """
@@ -57,7 +58,7 @@ def sampled(params: Any, model: Path, planned: list[dict], what: str) -> list[di
     if not planned:
         return []
     prompts = [row["prompt"] for row in planned]
-    worker = engine.sampler(model, prompts, params.generate.max_new_tokens, params, with_logprob=False)
+    worker = engine.sampler(model, prompts, params, with_logprob=False)
     (made,) = rows.mapped([planned], worker, what, params.generate.rows_per_shard)
     return [row | {"tokens": len(row["token_ids"])} for row in made]
 

@@ -3,7 +3,8 @@
 Reads   policy: a model folder; validation, test: id, prompt
 Writes  responses: id, sample, split, prompt, completion, finished, token_ids, logp_policy (log pi at temperature 1,
         sum over the tokens, nats)
-Params  respond.temperature, respond.answers to each prompt, generate.max_new_tokens (tokens); dtype, seed
+Params  respond.temperature, respond.answers to each prompt, generate.max_new_tokens (tokens), generate.thinking (strip:
+        completion is what is said behind it; token_ids and logp_policy are of both); dtype, seed
 
 The seeds do not depend on the policy: two policies that are the same give the same answers.
 """
@@ -49,7 +50,7 @@ def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: 
     prompts = [row | {"split": name} for name, path in splits.items() for row in pq.read_table(path).to_pylist()]
     planned = plan(prompts, params.respond.answers, params.respond.temperature, params.seed)
     asked = [row["prompt"] for row in prompts]
-    worker = engine.sampler(policy, asked, params.generate.max_new_tokens, params, with_logprob=True)
+    worker = engine.sampler(policy, asked, params, with_logprob=True)
     (made,) = rows.mapped([planned], worker, "respond", CHUNK)
     answers = [row | {"logp_policy": row["logprob"]} for row in made]
     pq.write_table(pa.Table.from_pylist(answers, SCHEMA), responses)

@@ -36,17 +36,14 @@ def whole(tokenizer: Any, row: dict, model: Path, fold: bool) -> list[int]:
 
     Raises ValueError for one that the template refuses.
     """
-    from jinja2 import TemplateError
-
     said = [*row["prompt"], {"role": "assistant", "content": row["completion"]}]
     if fold and said[0]["role"] == "system":
         first = {"role": "user", "content": f"{said[0]['content']}\n\n{said[1]['content']}"}
         said = [first, *said[2:]]
     try:
         return chat.rendered(tokenizer, said)
-    except TemplateError as error:
-        told = f"{model}: its chat template refuses the prompt {row['id']} ({error})"
-        raise ValueError(f"{told}; bring a template that takes it, pretrained.template") from error
+    except ValueError as error:
+        raise ValueError(f"{model}, row {row['id']}: {error} (pretrained.template)") from error
 
 
 @dataclass(frozen=True)

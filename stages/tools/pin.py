@@ -13,7 +13,6 @@ Writes  those pins, and the revisions of models in params.yaml; prints each diff
 import difflib
 import io
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from stages.guard.params import load
-from stages.training import digest
+from stages.training import digest, origins
 
 PARAMS = Path("params.yaml")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Facts(NamedTuple):
@@ -96,7 +94,7 @@ def asked(name: str, kind: str, revision: str | None) -> Facts:
 def settled(name: str, kind: str, revision: str | None, move: bool) -> Facts:
     """The facts at the commit that is to stand: the pinned one, unless there is none or it is to be moved."""
     newest = asked(name, kind, None)
-    if move or revision == newest.revision or not COMMIT.fullmatch(revision or ""):
+    if move or revision == newest.revision or not origins.COMMIT.fullmatch(revision or ""):
         return newest
     print(f"{name}: stays at {revision}; the hub is at {newest.revision}, which --move takes")
     return asked(name, kind, revision)

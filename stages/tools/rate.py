@@ -7,7 +7,6 @@ Writes  nothing; prints Table 1 with the paper's rows, and every subset with its
         those of params.yaml.
 """
 
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +20,7 @@ from stages.evaluation import agreement, html_pages, reward_bench, signal, signa
 from stages.guard import params
 from stages.signals import pairs_as_candidates
 from stages.signals.scorers import reward_model
-from stages.training import digest, pretrained
+from stages.training import digest, origins, pretrained
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model"]  # no pickle is ever fetched
 
@@ -36,7 +35,7 @@ def folder(name: str) -> Path:
     import huggingface_hub
 
     owner, _, commit = name.partition("@")
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+    if not origins.COMMIT.fullmatch(commit):
         rule = "as a hub model it needs its commit, so that the number can be repeated"
         raise ValueError(f"{name}: is no folder here, and {rule}: {owner}@<40 digits>")
     try:

@@ -24,6 +24,10 @@ from stages import chat
 from stages.training import origins
 from stages.training import template as templates
 
+DATA_FILES = ["chatml.jinja"]
+CHATML = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
 
 def wheel_file(name: str, revision: str | None) -> Path:
     """`package/file.gguf` to its path. Raises ValueError when the wheel is absent or has another version."""
@@ -49,7 +53,7 @@ def from_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
     del model.hf_quantizer, model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     model.is_quantized = False  # pyright: ignore[reportArgumentType]
     model.config._name_or_path = ""
-    tokenizer.chat_template, tokenizer.pad_token = origins.TEMPLATE, origins.SPECIAL[0]
+    tokenizer.chat_template, tokenizer.pad_token = CHATML, SPECIAL[0]
     return model, tokenizer
 
 
@@ -59,13 +63,13 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    special, alphabet = origins.SPECIAL, sorted(pre_tokenizers.ByteLevel.alphabet())
+    special, alphabet = SPECIAL, sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(special + alphabet)}, merges=[]))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token=special[2], pad_token=special[0], bos_token=special[1]
     )
-    tokenizer.chat_template = origins.TEMPLATE
+    tokenizer.chat_template = CHATML
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(special) + len(alphabet),
@@ -83,6 +87,20 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
         initializer_range=0.1,
     )
     return LlamaForCausalLM(config).to(dtype), tokenizer
+
+
+def give_template(tokenizer: Any, template: Path, settings: dict[str, Any]) -> None:
+    """The template given, else the model's own, else chatml.jinja, whose tokens are then added; its settings in
+    front.
+    """
+    given = origins.given_template(template)
+    if given:
+        tokenizer.chat_template = given
+    elif tokenizer.chat_template is None:
+        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+        tokenizer.chat_template = "{{ bos_token }}" * begins + CHATML
+        tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:2]})
+    tokenizer.chat_template = templates.settled(tokenizer.chat_template, settings)
 
 
 def give_padding(tokenizer: Any) -> None:
@@ -113,7 +131,7 @@ def main(params: Any, name: str, template: Path, *, model: Path) -> None:
 
     entry, dtype = params.bases[name], getattr(torch, params.dtype)
     weights, tokenizer = brought(entry.model, entry.revision, params.seed, dtype)
-    origins.give_template(tokenizer, template, entry.template_settings)
+    give_template(tokenizer, template, entry.template_settings)
     give_padding(tokenizer)
     give_rows(weights, tokenizer)
     facts = templates.facts(tokenizer, weights, entry.system_role)

@@ -1,4 +1,4 @@
-"""Hashes that tie a log-probability to what it is of: the model that gave it, and the texts of the pair.
+"""Hashes that tie a log-probability to what it is of: the model that gave it, and the tokens of the pair.
 
 `reference` writes them, `dpo` checks them.
 """
@@ -6,7 +6,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 
 def model(folder: Path, quantized: bool = False) -> str:
@@ -22,9 +21,7 @@ def model(folder: Path, quantized: bool = False) -> str:
     return digest.hexdigest()[:32] + "-nf4" * quantized
 
 
-def pair(row: dict[str, Any]) -> str:
-    """32 hex digits over what a pair's log-probabilities depend on: prompt, both sides, and whether each ended by
-    itself.
-    """
-    said = [[row[name] for name in ("prompt", "chosen", "rejected")], row["chosen_finished"], row["rejected_finished"]]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+def tokens(pair: dict[str, list[int]]) -> str:
+    """32 hex digits over the ids of prompt, chosen and rejected side: all that a pair's log-probabilities are of."""
+    ids = [pair[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:32]

@@ -37,17 +37,17 @@ HALF = "half"
 AGAIN = "run reference again"
 
 
-def check_reference(pairs: list[dict], reference: Path, in_4_bits: bool) -> str:
+def check_reference(rows: list[dict], pairs: list[objectives.Pair], reference: Path, in_4_bits: bool) -> str:
     """The digest of the reference. Raises ValueError for a pair whose log-probabilities are by another model or of
-    other texts.
+    other tokens.
     """
     wanted = digest.model(reference, in_4_bits)
-    for row in pairs:
+    for row, pair in zip(rows, pairs, strict=True):
         if row["ref_model"] != wanted:
             told = f"by a model with digest {row['ref_model']}, {reference} has {wanted}"
             raise ValueError(f"pair {row['id']}: its log-probabilities are {told}; {AGAIN}")
-        if row["ref_texts"] != digest.pair(row):
-            told = "of another prompt or other answers"
+        if row["ref_tokens"] != digest.tokens(pair):
+            told = "of another prompt or other answers, or of a template that wrote other tokens"
             raise ValueError(f"pair {row['id']} of {row['made_in']}: its log-probabilities are {told}; {AGAIN}")
     return wanted
 
@@ -68,12 +68,8 @@ def check_vocabulary(model: Path, reference: Path) -> Any:
 
 def tokenize(tokenizer: Any, row: dict) -> objectives.Pair:
     """A pair as the trainers take it."""
-    pair = {name: row[name] for name in ("id", "ref_chosen_logps", "ref_rejected_logps")}
-    pair["prompt_ids"] = chat.prompt_ids(tokenizer, row["prompt"])
-    for side in ("chosen", "rejected"):
-        text, finished = row[side][0]["content"], row[f"{side}_finished"]
-        pair[f"{side}_ids"] = chat.completion_ids(tokenizer, text, finished)
-    return pair
+    kept = {name: row[name] for name in ("id", "ref_chosen_logps", "ref_rejected_logps")}
+    return kept | chat.pair_ids(tokenizer, row)
 
 
 def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pair]:
@@ -116,12 +112,6 @@ def keep_half(trainer: Any, tokenizer: Any, dtype: str) -> Path:
     return folder
 
 
-def keep(model: Path, policy: Path, half: bool) -> None:
-    """The policy as it is, without the half-trained one beside it, or as its own half; every process does it."""
-    for folder in (policy, policy / HALF) if half else (policy,):
-        shutil.copytree(model, folder, ignore=shutil.ignore_patterns(HALF), dirs_exist_ok=True)
-
-
 def account(pairs: int, used: int, reference: str, log: list[dict], curve: list[list[float]]) -> dict[str, Any]:
     """The stage's metrics: of so many pairs, those short enough to train on; `log` is the trainer's, one entry per
     step.
@@ -149,13 +139,15 @@ def main(
     params: Any, model: Path, sampled: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path
 ) -> None:
     section, rows = params.dpo, pq.read_table(history).to_pylist()
-    of, tokenizer = check_reference(rows, reference, section.quantized), check_vocabulary(model, reference)
+    tokenizer = check_vocabulary(model, reference)
+    tokenized = [tokenize(tokenizer, row) for row in rows]
+    of = check_reference(rows, tokenized, reference, section.quantized)
     if not rows:
-        keep(sampled, policy, section.half)
-        curve.write_text("step,loss\n", encoding="utf-8")
+        for folder in (policy, policy / HALF) if section.half else (policy,):
+            harness.untrained(sampled, folder, curve)
         metrics.write_text(json.dumps(account(0, 0, of, [], []), indent=2) + "\n", encoding="utf-8")
         return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {sampled} as it was")
-    pairs = fitting([tokenize(tokenizer, row) for row in rows], section.max_tokens)
+    pairs = fitting(tokenized, section.max_tokens)
     objectives.check_layout(section, params.runtime, len(pairs))
     trainer, half = train(params, model, reference, pairs, tokenizer)
     if section.lora_rank:

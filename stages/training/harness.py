@@ -13,6 +13,7 @@ the means that TRL takes over micro-batches.
 import csv
 import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,14 @@ def write_curve(trainer: Any, path: Path) -> None:
 def losses(trainer: Any) -> list[list[float]]:
     """[step, loss] of every optimiser step, rounded as in the curve: what a report draws without a cached file."""
     return [[entry["step"], round(entry["loss"], 6)] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def untrained(model: Path, policy: Path, curve: Path) -> None:
+    """The model as it is, without what is kept in folders beside it, and a curve of no steps; every process does it."""
+    policy.mkdir(parents=True, exist_ok=True)
+    for file in (path for path in model.iterdir() if path.is_file()):
+        shutil.copyfile(file, policy / file.name)
+    curve.write_text("step,loss\n", encoding="utf-8")
 
 
 def account(used: int, drops: dict[str, int], curve: list[list[float]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A model as others left it, in a folder with this digest or on the hub at this commit, and the template it is to have.
+"""A model as others left it, in a folder with this digest or on the hub at this commit, and the template given with it.
 
 `base` and `pretrained` share it. Safetensors only, and no code that came with a model.
 """
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.training import digest
-from stages.training import template as templates
 
-DATA_FILES = ["chatml.jinja"]
-TEMPLATE = Path(__file__).with_name(DATA_FILES[0]).read_text(encoding="utf-8")
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision of the hub that nobody can move."""
 
 
 def folder_or_hub(model_class: Any, name: str, revision: str | None, dtype: Any, **options: Any) -> tuple[Any, Any]:
@@ -25,7 +23,7 @@ def folder_or_hub(model_class: Any, name: str, revision: str | None, dtype: Any,
     pinned: dict[str, Any] = {"trust_remote_code": False}
     if Path(name).is_dir():
         check_digest(Path(name), revision)
-    elif re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+    elif COMMIT.fullmatch(revision or ""):
         pinned["revision"] = revision
     else:
         rule = (
@@ -50,17 +48,3 @@ def given_template(template: Path) -> str | None:
     if len(found) > 1:
         raise ValueError(f"{template}: holds {found[0].name} and {found[1].name}; `template` names one of them")
     return found[0].read_text(encoding="utf-8") if found else None
-
-
-def give_template(tokenizer: Any, template: Path, settings: dict[str, Any]) -> None:
-    """The template given, else the model's own, else chatml.jinja, whose tokens are then added; its settings in
-    front.
-    """
-    given = given_template(template)
-    if given:
-        tokenizer.chat_template = given
-    elif tokenizer.chat_template is None:
-        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-        tokenizer.chat_template = "{{ bos_token }}" * begins + TEMPLATE
-        tokenizer.add_special_tokens({"eos_token": SPECIAL[2], "additional_special_tokens": SPECIAL[1:2]})
-    tokenizer.chat_template = templates.settled(tokenizer.chat_template, settings)

@@ -34,6 +34,7 @@ def give_template(name: str, tokenizer: Any, template: Path, settings: dict[str,
     if tokenizer.chat_template is None:
         raise ValueError(f"pretrained.model = {name}: has no chat template; put its own into {template}")
     tokenizer.chat_template = templates.settled(tokenizer.chat_template, settings)
+    templates.check_plain(tokenizer)
     templates.check_date(tokenizer)
 
 

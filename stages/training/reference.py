@@ -3,7 +3,7 @@ reference forward again.
 
 Reads   model: the reference, pi_0 unless an iteration names another; pairs: an iteration's own, or D_off
 Writes  reference: the pairs with ref_chosen_logps and ref_rejected_logps (float64; sums over the answer's tokens,
-        nats), and two hashes that `dpo` checks: ref_model of the model folder, ref_texts of the pair
+        nats), and two hashes that `dpo` checks: ref_model of the model folder, ref_tokens of the pair's token ids
         (stages/training/digest.py)
 Params  dtype, dpo.quantized: the weights are as the trainer has them, or pi_0's margin to itself would not be zero. In
         bfloat16 they are float32 under autocast (with bfloat16 weights the margin was off by 0.44 nats, mean of 24
@@ -25,7 +25,7 @@ from stages.signals import batching, forward
 from stages.training import digest, quantized
 
 LOGPS = pa.schema([("ref_chosen_logps", pa.float64()), ("ref_rejected_logps", pa.float64())])
-DIGESTS = pa.schema([("ref_model", pa.string()), ("ref_texts", pa.string())])
+DIGESTS = pa.schema([("ref_model", pa.string()), ("ref_tokens", pa.string())])
 CHUNK = batching.MIXED_CHUNK // 2
 """Pairs dealt together; each is two sequences, batched with those of other pairs."""
 
@@ -87,7 +87,9 @@ def main(params: Any, model: Path, pairs: Path, *, reference: Path) -> None:
     (made,) = rows.mapped([table.to_pylist()], worker, "reference", CHUNK, key=("id",))
     of = digest.model(model, params.dpo.quantized)
     table = shards.widened(table, made, LOGPS)
-    digests = [{"ref_model": of, "ref_texts": digest.pair(row)} for row in table.to_pylist()]
+    tokenizer = chat.load_tokenizer(model)
+    tokens = [digest.tokens(chat.pair_ids(tokenizer, row)) for row in table.to_pylist()]
+    digests = [{"ref_model": of, "ref_tokens": hashed} for hashed in tokens]
     pq.write_table(shards.widened(table, digests, DIGESTS), reference)
     sums = [row[name] for row in made for name in LOGPS.names]
     mean = f", mean {fmean(sums):.1f} nats a side" if sums else ""

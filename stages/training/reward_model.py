@@ -34,11 +34,8 @@ def validates(row: dict, share: float) -> bool:
 
 def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
     """chosen_ids and rejected_ids, each the whole conversation, and the margin that TRL's loss subtracts."""
-    prompt = chat.prompt_ids(tokenizer, row["prompt"])
-    sides: dict[str, Any] = {}
-    for side in ("chosen", "rejected"):
-        answer = chat.completion_ids(tokenizer, row[side][0]["content"], row[f"{side}_finished"])
-        sides[f"{side}_ids"] = prompt + answer
+    ids = chat.pair_ids(tokenizer, row)
+    sides: dict[str, Any] = {side: ids["prompt_ids"] + ids[side] for side in ("chosen_ids", "rejected_ids")}
     if margin:
         sides["margin"] = margin * (row["margin"] or 0.0)
     return sides

@@ -12,7 +12,6 @@ nothing is trained, and pi_0 is the base model, byte for byte: an instruct model
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +48,13 @@ def chosen(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict[st
     return short, drops
 
 
-def keep(rows: list[dict], model: Path, policy: Path, curve: Path, metrics: Path) -> None:
-    """The base model as it is, and an account in which every demonstration is left out; every process does it."""
-    shutil.copytree(model, policy, dirs_exist_ok=True)
-    curve.write_text("step,loss\n", encoding="utf-8")
-    facts = harness.account(0, {"over_rows": len(rows)}, [])
-    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {len(rows)} demonstrations are left out")
-
-
 def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
     if params.sft.rows == 0:
-        keep(pq.read_table(demonstrations).to_pylist(), model, policy, curve, metrics)
-        return
+        left = pq.read_metadata(demonstrations).num_rows
+        harness.untrained(model, policy, curve)
+        facts = harness.account(0, {"over_rows": left}, [])
+        metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        return print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {left} demonstrations are left out")
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer

@@ -37,6 +37,15 @@ def settled(template: str, settings: dict[str, Any]) -> str:
     return "".join(lines) + template
 
 
+def check_plain(tokenizer: Any) -> None:
+    """Raise ValueError for a template that cannot write a question and its answer, such as one for pictures."""
+    text = tokenizer.decode(chat.rendered(tokenizer, chat.ANSWERED))
+    missing = [message["role"] for message in chat.ANSWERED if message["content"] not in text]
+    if missing:
+        told = f"the chat template writes {text[-60:]!r} and leaves out what the {missing[0]} says"
+        raise ValueError(f"{told}; bring a template for text, `template` in bases or pretrained")
+
+
 def check_start(tokenizer: Any) -> None:
     """Raise ValueError unless a prompt begins with one beginning-of-text token where a text does."""
     begin, ids = tokenizer.bos_token_id, chat.prompt_ids(tokenizer, chat.ASKED)
@@ -67,13 +76,11 @@ def refused(tokenizer: Any) -> dict[str, str]:
 
 def fault(tokenizer: Any, prompt: list[chat.Message]) -> str | None:
     """Why a prompt of this form cannot be used."""
-    from jinja2 import TemplateError
-
     answer = chat.ANSWERED[-1]
     try:
         ids, whole = chat.prompt_ids(tokenizer, prompt), chat.rendered(tokenizer, [*prompt, answer])
-    except TemplateError as error:
-        return " ".join(str(error).split())
+    except ValueError as error:
+        return " ".join(str(error.__cause__ or error).split())
     expected = ids + chat.completion_ids(tokenizer, answer["content"], finished=True)
     if whole[: len(expected)] != expected:
         return "a prompt and its answer are not how the whole conversation begins"
@@ -95,6 +102,7 @@ def facts(tokenizer: Any, network: Any, system_role: str) -> dict[str, Any]:
     become the beginning of the first user turn. In tokens: first and more, what the template puts around a prompt's
     first message and around each more; context, the model's, null where its config names none.
     """
+    check_plain(tokenizer)
     check_date(tokenizer)
     check_start(tokenizer)
     end, faults = chat.end_of_turn(tokenizer), refused(tokenizer)

@@ -35,7 +35,7 @@ def stage(params: Any, size: int) -> float:
 
     asked = planned(params)
     prompts = [row["prompt"] for row in asked]
-    work = engine.sampler(MODEL, prompts, params.generate.max_new_tokens, params, with_logprob=False).load()
+    work = engine.sampler(MODEL, prompts, params, with_logprob=False).load()
     start = time.monotonic()
     made = [row for chunk in shards.cut(asked, size) for row in work(chunk, lambda rows: None)]
     return sum(len(row["token_ids"]) for row in made) / (time.monotonic() - start)

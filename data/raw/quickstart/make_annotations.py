@@ -25,11 +25,11 @@ from stages.signals import annotator
 
 HERE = Path("data/raw/quickstart")
 TEMPERATURES = [1.0, 0.7, 1.0, 0.7]
-MAX_NEW_TOKENS = 64
 SEED = 2405
 PAIRS = [(0, 1), (2, 3), (0, 3), (1, 2)]  # of the four samples
 RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, tensor_parallel=1)
-PARAMS = SimpleNamespace(dtype="float32", seed=SEED, runtime=RUNTIME)
+GENERATE = SimpleNamespace(max_new_tokens=64, thinking="keep")
+PARAMS = SimpleNamespace(dtype="float32", seed=SEED, generate=GENERATE, runtime=RUNTIME)
 
 
 def chosen_prompts() -> list[dict]:
@@ -50,7 +50,7 @@ def sampled(prompts: list[dict]) -> list[list[dict]]:
         for k, t in enumerate(TEMPERATURES)
     ]
     texts = [row["messages"] for row in prompts]
-    worker = engine.sampler(Path("models/base"), texts, MAX_NEW_TOKENS, PARAMS, with_logprob=False)
+    worker = engine.sampler(Path("models/base"), texts, PARAMS, with_logprob=False)
     (made,) = rows.mapped([planned], worker, "make_annotations", len(planned))
     return [made[first : first + len(TEMPERATURES)] for first in range(0, len(made), len(TEMPERATURES))]
 

@@ -1,6 +1,6 @@
 """What the room `sampling` reads of params.yaml: the iterations, candidates and answers."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ class Generate(Section):
     from_rival: Annotated[int, Field(ge=0)]
     temperatures: Annotated[list[NotNegative], Field(min_length=1)]
     max_new_tokens: Count
+    thinking: Literal["keep", "strip"]
     rows_per_shard: Count
 
     @model_validator(mode="after")
