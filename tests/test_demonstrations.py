@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.data import benchmarks, demonstrations
+from stages.data import demonstrations, phrases
 from stages.messages import MESSAGES
 
 
@@ -41,8 +41,8 @@ def collected(
         )
     (folder / "evaluation").mkdir()
     (folder / "evaluation/e.jsonl").write_text(json.dumps({"question": question}) + "\n", encoding="utf-8")
-    params = type("P", (), {"benchmarks": type("B", (), {"words": 5})})
-    benchmarks.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
+    params = type("P", (), {"phrases": type("B", (), {"words": 5})})
+    phrases.main(params, folder / "evaluation", phrases=folder / "phrases.parquet")
     tests = [{"id": "t", "prompt": [{"role": "user", "content": "A test  prompt"}]}]
     pq.write_table(
         pa.Table.from_pylist(tests, pa.schema([("id", pa.string()), ("prompt", MESSAGES)])),
@@ -123,16 +123,16 @@ def test_a_form_that_is_none_is_an_error(collect):
 
 def test_a_hub_set_that_is_not_pinned_is_refused(tmp_path, tiny_model):
     (tmp_path / "evaluation").mkdir()
-    benchmarks.main(
-        type("P", (), {"benchmarks": type("B", (), {"words": 5})}),
+    phrases.main(
+        type("P", (), {"phrases": type("B", (), {"words": 5})}),
         tmp_path / "evaluation",
         phrases=tmp_path / "phrases.parquet",
     )
     pq.write_table(pa.table({"prompt": pa.array([], MESSAGES)}), tmp_path / "test.parquet")
     out = {"demonstrations": tmp_path / "out.parquet", "metrics": tmp_path / "out.json"}
     with pytest.raises(ValueError, match=r"evol_instruct\.json: .*must name dataset, split and the 40-digit commit"):
-        raw, phrases = Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet"
-        demonstrations.main(None, raw, phrases, [tmp_path / "test.parquet"], tiny_model, **out)
+        raw, known = Path("data/raw/hub/demonstrations"), tmp_path / "phrases.parquet"
+        demonstrations.main(None, raw, known, [tmp_path / "test.parquet"], tiny_model, **out)
 
 
 def test_turns_of_another_form_are_an_error(collect):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.data import audit, benchmarks, filter, mix_start, pair_format, split
+from stages.data import audit, filter, mix_start, pair_format, phrases, split
 from stages.data.sources import hh_rlhf
 from stages.messages import MESSAGES
 
@@ -22,7 +22,7 @@ NUMBERS = SimpleNamespace(
     filter=SimpleNamespace(max_tokens=2000, near_duplicates=0.0),
     split=SimpleNamespace(heldout_share=0.5),
     audit=SimpleNamespace(rows=100),
-    benchmarks=SimpleNamespace(words=5),
+    phrases=SimpleNamespace(words=5),
 )
 
 
@@ -60,7 +60,7 @@ class Mix:
         mix_start.main(None, mixed=folder / "start.parquet", account=folder / "start.json")
         (folder / "raw").mkdir(exist_ok=True)
         (folder / "raw/set.jsonl").write_text(questions, encoding="utf-8")
-        benchmarks.main(NUMBERS, folder / "raw", phrases=folder / "phrases.parquet")
+        phrases.main(NUMBERS, folder / "raw", phrases=folder / "phrases.parquet")
         tests = pa.schema([("id", pa.string()), ("prompt", MESSAGES)])
         pq.write_table(
             pa.Table.from_pylist([{"id": "t", "prompt": user("A test  prompt")}], tests), folder / "test.parquet"
@@ -309,4 +309,4 @@ def test_the_audit_counts_tokens_and_the_difference_from_the_paper(mix, tiny_mod
 def test_a_benchmark_without_a_question_is_an_error(tmp_path):
     (tmp_path / "set.jsonl").write_text('{"label": 3}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"set.jsonl:1: no object with one of the fields"):
-        benchmarks.main(NUMBERS, tmp_path, phrases=tmp_path / "p.parquet")
+        phrases.main(NUMBERS, tmp_path, phrases=tmp_path / "p.parquet")

@@ -20,7 +20,7 @@ REQUIRES = {name: set(names.split()) for name, names in packages.lists(ROOT / pa
 LOCKED = packages.lock(ROOT / packages.LOCK)
 STAGES = fingerprint.stage_modules(ROOT)
 TRAINERS = {"training.sft", "training.reward_model", "training.preference_model", "training.dpo"}
-SAMPLERS = {"sampling.generate", "sampling.respond"}
+SAMPLERS = {"sampling.generate", "sampling.respond", "benchmarks.answer"}
 
 
 def keys(folder: Path) -> dict[str, str]:
@@ -66,10 +66,10 @@ FORWARD = {f"signals.scorers.{name}" for name in ("reward_model", "preference_mo
 
 
 def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
-    assert changed(clone, "stages/sampling/engine.py", ">> 1", ">> 2") == {"sampling.generate", "sampling.respond"}
+    assert changed(clone, "stages/sampling/engine.py", ">> 1", ">> 2") == SAMPLERS
     assert (
         changed(clone, "stages/signals/batching.py", "yield batch", "yield list(batch)")
-        == {"training.reference", "signals.measure", "signals.judge"} | FORWARD
+        == {"training.reference", "signals.measure", "signals.judge", "benchmarks.answer"} | FORWARD
     )
 
 
@@ -83,6 +83,12 @@ def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):
         "evaluation.best_of_n",
         "signals.annotate",
     }
+
+
+def test_an_edited_grader_asks_nothing_again_and_an_edited_question_grades_again(clone):
+    assert changed(clone, "stages/benchmarks/grade.py", "float(value)", "float(value + 0)") == {"benchmarks.grade"}
+    told = changed(clone, "stages/benchmarks/tasks.py", "Question: {{question}}", "Q: {{question}}")
+    assert told == {"benchmarks.ask", "benchmarks.grade"}
 
 
 def in_the_key_of(package: str) -> set[str]:

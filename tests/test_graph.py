@@ -202,7 +202,7 @@ def test_cpu_stages_import_no_torch():
         "data.filter",
         "data.split",
         "data.audit",
-        "data.benchmarks",
+        "data.phrases",
         "data.sources.own",
         "data.prompts",
         "data.demonstrations",

@@ -1,6 +1,6 @@
 """When two texts count as the same: prompts by folding, a prompt and a benchmark by a shared phrase.
 
-`filter`, `split`, `prompts`, `demonstrations` and `benchmarks` share it: that train, held-out, test and benchmarks
+`filter`, `split`, `prompts`, `demonstrations` and `phrases` share it: that train, held-out, test and benchmarks
 hold no prompt in common rests on one definition.
 """
 

@@ -25,7 +25,7 @@ class Params(kinds.Section):
     dtype: Literal["float32", "bfloat16"]
     mix: Annotated[dict[str, data.SetInMix], Field(min_length=1)]
     mixed: str
-    benchmarks: data.Benchmarks
+    phrases: data.Phrases
     filter: data.Filter
     split: data.Split
     audit: data.Audit
@@ -56,6 +56,7 @@ class Params(kinds.Section):
     history: pairs.History
 
     evaluate: evaluation.Evaluate
+    benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Benchmark]
     stop: evaluation.Stop
     select: evaluation.Select
     runtime: runtime.Runtime

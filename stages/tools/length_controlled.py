@@ -30,7 +30,7 @@ def read(folder: Path, name: str) -> list[dict[str, Any]]:
     stored = packed if packed.exists() else folder / f"{name}.jsonl"
     content = gzip.decompress(stored.read_bytes()) if stored == packed else stored.read_bytes()
     try:
-        return [json.loads(line) for line in content.decode("utf-8").splitlines()]
+        return [json.loads(line) for line in content.decode("utf-8").rstrip("\n").split("\n")]
     except json.JSONDecodeError as error:
         raise ValueError(f"{stored}: {error}; mend the line") from error
 

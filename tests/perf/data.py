@@ -73,18 +73,18 @@ def broken(base: list[tuple[str, str, str]], number: int) -> tuple[str, str]:
 def ours(raw: Path, folder: Path) -> None:
     from types import SimpleNamespace
 
-    from stages.data import benchmarks, filter, mix_start
+    from stages.data import filter, mix_start, phrases
     from stages.data.sources import hh_rlhf
     from stages.messages import MESSAGES
 
-    test, phrases, nothing = folder / "test.parquet", folder / "phrases.parquet", folder / "benchmarks"
+    test, known, nothing = folder / "test.parquet", folder / "phrases.parquet", folder / "benchmarks"
     start, start_account = folder / "start.parquet", folder / "start.json"
     prepared, prepared_account = folder / "hh.parquet", folder / "hh.json"
     pq.write_table(pa.schema([("id", pa.string()), ("prompt", MESSAGES)]).empty_table(), test)
     nothing.mkdir()
     rules = SimpleNamespace(max_tokens=MAX_TOKENS, near_duplicates=0.0)
-    params = SimpleNamespace(filter=rules, benchmarks=SimpleNamespace(words=13))
-    benchmarks.main(params, nothing, phrases=phrases)
+    params = SimpleNamespace(filter=rules, phrases=SimpleNamespace(words=13))
+    phrases.main(params, nothing, phrases=known)
     mix_start.main(params, mixed=start, account=start_account)
     hh_rlhf.main(params, "hh", raw, preferences=prepared, metrics=prepared_account)
     filter.main(
@@ -96,7 +96,7 @@ def ours(raw: Path, folder: Path) -> None:
         prepared=prepared_account,
         before=start,
         before_account=start_account,
-        benchmarks=phrases,
+        benchmarks=known,
         reserved=[test],
         model=Path("models/base"),
         mixed=folder / "mixed.parquet",

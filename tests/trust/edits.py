@@ -89,7 +89,14 @@ EDITS: dict[str, Edit] = {
         ["prepare@quickstart"],
         CODE,
     ),
-    "one more benchmark": Edit(put("data/raw/benchmarks/new.jsonl", '{"question": "why?"}\n'), ["benchmarks"]),
+    "one more set to keep out": Edit(put("data/raw/benchmarks/new.jsonl", '{"question": "why?"}\n'), ["phrases"]),
+    "one more benchmark": Edit(
+        param(
+            "benchmarks",
+            "{mine: {task: own, raw: data/raw/quickstart, questions: 9, shots: 0, chat: false, max_tokens: 8}}",
+        ),
+        ["ask@*", "answer*@*", "grade*@*", "benchmark_table@*"],
+    ),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
     "`sft.learning_rate`": Edit(param("sft.learning_rate", "1.0e-5"), ["sft"]),

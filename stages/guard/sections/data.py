@@ -77,7 +77,7 @@ class SetInMix(SetOfPairs):
     after: str
 
 
-class Benchmarks(Section):
+class Phrases(Section):
     raw: Raw
     words: Annotated[int, Field(ge=4)]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.guard.sections.kinds import Count, Positive, Section, Share
+from stages.guard.sections.kinds import Count, Positive, Raw, Section, Share
 
 
 class Evaluate(Section):
@@ -14,6 +14,15 @@ class Evaluate(Section):
     judge: Annotated[list[Literal["judge"]], Field(max_length=1)]
     resamples: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Benchmark(Section):
+    task: Literal["gsm8k_cot", "gsm8k", "arc_challenge", "mmlu", "truthfulqa_mc2", "own"]
+    raw: Raw
+    questions: Count | None
+    shots: Annotated[int, Field(ge=0)]
+    chat: bool
+    max_tokens: Count | None
 
 
 class Stop(Section):

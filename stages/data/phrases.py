@@ -3,7 +3,7 @@
 Reads   raw: a folder of .jsonl or .jsonl.gz files, one evaluation set each; of every object the first of FIELDS that
         it has
 Writes  phrases: phrase (uint64), sorted, each once; the number of words of a phrase stands in the file's metadata
-Params  benchmarks.words of a phrase
+Params  phrases.words of a phrase
 Source  phrases of 13 words: Brown et al. 2020 (GPT-3), appendix C; they are compared with prompts only
 """
 
@@ -35,7 +35,7 @@ def texts(file: Path) -> list[str]:
 
 
 def main(params: Any, raw: Path, *, phrases: Path) -> None:
-    words = params.benchmarks.words
+    words = params.phrases.words
     sets = [texts(file) for file in sorted(raw.rglob("*")) if file.name.endswith((".jsonl", ".jsonl.gz"))]
     found = [overlap.phrases(pl.Series(questions, dtype=pl.String), words)[1] for questions in sets]
     unique = np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
@@ -43,4 +43,4 @@ def main(params: Any, raw: Path, *, phrases: Path) -> None:
     pq.write_table(pa.table({"phrase": unique}, schema=schema), phrases)
     questions = sum(map(len, sets))
     told = f"{questions:,} questions, {len(unique):,} phrases of {words} words"
-    print(f"benchmarks: {len(sets)} evaluation sets, {told}")
+    print(f"phrases: {len(sets)} evaluation sets, {told}")

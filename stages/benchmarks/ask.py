@@ -1,0 +1,91 @@
+"""Turn a benchmark into rows: what is asked, how it is answered, and what the grader needs.
+
+Reads   raw: a folder with questions.jsonl and perhaps shots.jsonl (stages/benchmarks/tasks.py); model: the policies'
+        base model, whose tokenizer writes the chat template; `name` of the entry in benchmarks
+Writes  asked: one row for each text to write, or for each choice to weigh (SCHEMA)
+Params  benchmarks.<name>: task; questions, how many (null for all); shots, worked examples before each question; chat,
+        whether the model's chat template stands around them, the shots as turns; max_tokens of a written answer (null
+        for lm-eval's own limit, 256 where it names none)
+Source  stages/benchmarks/tasks.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages import chat
+from stages.benchmarks import tasks
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # of the question
+        ("sample", pa.int32()),  # of its choices; 0 for a text
+        ("task", pa.string()),  # lm-eval's, and of MMLU the subject
+        ("subject", pa.string()),
+        ("kind", pa.string()),  # loglikelihood of `continuation`, or generate_until one of `until`
+        ("context", pa.string()),
+        ("continuation", pa.string()),
+        ("until", pa.list_(pa.string())),
+        ("max_tokens", pa.int32()),
+        ("temperature", pa.float64()),
+        ("document", pa.string()),  # JSON, for the grader
+    ]
+)
+LIMIT = 256
+"""Tokens of a written answer where a task names none: lm-eval's."""
+
+
+def written_by(tokenizer: Any) -> Any:
+    """lm-eval's way to ask for a conversation as text."""
+
+    def text(conversation: list[dict], add_generation_prompt: bool = True) -> str:
+        more = {"continue_final_message": not add_generation_prompt}
+        return tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=add_generation_prompt, **more
+        )
+
+    return text
+
+
+def row(instance: Any, task: str, subject: str, max_tokens: int | None) -> dict[str, Any]:
+    """SCHEMA of one of lm-eval's requests."""
+    context, how = instance.args
+    asked = {
+        "id": tasks.identity(instance.doc),
+        "sample": instance.idx,
+        "task": task,
+        "subject": subject,
+        "kind": instance.request_type,
+        "context": context,
+        "document": json.dumps(instance.doc, sort_keys=True),
+    }
+    if instance.request_type == "loglikelihood":
+        return asked | {"continuation": how}
+    limit = max_tokens or how.get("max_gen_toks") or LIMIT
+    temperature = how.get("temperature", 0.0) if how.get("do_sample") else 0.0
+    return asked | {"until": how["until"], "max_tokens": limit, "temperature": temperature}
+
+
+def rows(task: str, questions: list[dict], shots: list[dict], entry: Any, tokenizer: Any) -> list[dict[str, Any]]:
+    """Every request of the questions, those of a subject together."""
+    examples, found = tasks.parts(task, shots), []
+    for subject, those in tasks.parts(task, questions).items():
+        made = tasks.built(task, subject, those, examples.get(subject, []), entry.shots)
+        more = {"chat_template": written_by(tokenizer), "fewshot_as_multiturn": True} if entry.chat else {}
+        made.build_all_requests(apply_chat_template=entry.chat, **more)
+        found += [row(instance, task, subject, entry.max_tokens) for instance in made.instances]
+    return found
+
+
+def main(params: Any, name: str, raw: Path, model: Path, *, asked: Path) -> None:
+    entry = params.benchmarks[name]
+    questions = tasks.questions_of(entry.task, raw)
+    taken = tasks.chosen(questions, entry.questions)
+    shots = tasks.documents(entry.task, raw, "shots")
+    made = rows(entry.task, taken, shots, entry, chat.load_tokenizer(model))
+    pq.write_table(pa.Table.from_pylist(made, SCHEMA), asked)
+    told = f"{len(taken)} of {len(questions)} questions, {entry.shots} shots"
+    print(f"ask {name}: {told}, {len(made)} {made[0]['kind']} rows by {entry.task}")

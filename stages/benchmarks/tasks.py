@@ -1,0 +1,202 @@
+"""lm-eval's tasks over questions that lie here: what is asked, in which words, and how an answer is scored.
+
+`ask` and `grade` share it. The words, shots and scores are lm-eval's own (0.4.13), read from its YAML files; the
+questions come from `questions.jsonl` of a folder, the worked examples from `shots.jsonl` beside it, either also as .gz:
+
+        gsm8k_cot, gsm8k      question, answer (GSM8K as published); gsm8k_cot brings its own eight examples
+        arc_challenge         question {stem, choices [{text, label}]}, answerKey (AI2's), or the hub's form
+        mmlu                  subject, question, choices, answer (A to D, or 0 to 3); shots by subject
+        truthfulqa_mc2        Question, Correct Answers, Incorrect Answers, each joined by "; " (the published CSV)
+        own                   question, answer, and choices where the answer is one of them; else the answer is written
+
+Source  https://github.com/EleutherAI/lm-evaluation-harness, lm_eval/tasks and lm_eval/api/task.py
+"""
+
+import gzip
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SHOTS_SEED = 1234
+"""lm-eval's own, for tasks whose examples are drawn anew for each question."""
+FILES = {
+    "gsm8k_cot": "gsm8k/gsm8k-cot.yaml",
+    "gsm8k": "gsm8k/gsm8k.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
+    "mmlu": "mmlu/default/mmlu_{subject}.yaml",
+}
+OWN = {
+    "task": "own",
+    "test_split": "test",
+    "doc_to_text": "Question: {{question}}\nAnswer:",
+    "doc_to_target": "{{choices.index(answer) if choices else answer}}",
+}
+OWN_CHOICES = {
+    "output_type": "multiple_choice",
+    "doc_to_choice": "{{choices}}",
+    "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+}
+OWN_TEXT = {
+    "output_type": "generate_until",
+    "generation_kwargs": {"until": ["\n", "Question:"], "do_sample": False},
+    "metric_list": [
+        {
+            "metric": "exact_match",
+            "aggregation": "mean",
+            "higher_is_better": True,
+            "ignore_case": True,
+            "ignore_punctuation": True,
+        }
+    ],
+}
+
+
+def stored(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a file of the folder, packed or not; none where it is not there.
+
+    Raises ValueError for a line that is no object.
+    """
+    packed, plain = folder / f"{name}.jsonl.gz", folder / f"{name}.jsonl"
+    if not packed.exists() and not plain.exists():
+        return []
+    content = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
+    lines = enumerate(content.decode("utf-8").split("\n"), 1)
+    rows = []
+    for number, line in ((number, line) for number, line in lines if line.strip()):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder}/{name}.jsonl:{number}: {line[:60]!r} is no JSON object; mend it") from error
+    return rows
+
+
+def as_arc(row: dict) -> dict:
+    if isinstance(row["question"], str):
+        return row
+    choices = {name: [choice[name] for choice in row["question"]["choices"]] for name in ("text", "label")}
+    if row["answerKey"] not in choices["label"]:
+        raise ValueError(f"answerKey {row['answerKey']!r} is none of {choices['label']}")
+    return {"question": row["question"]["stem"], "choices": choices, "answerKey": row["answerKey"]}
+
+
+def as_mmlu(row: dict) -> dict:
+    answer = row["answer"] if isinstance(row["answer"], int) else "ABCD".index(row["answer"])
+    return {name: row[name] for name in ("subject", "question", "choices")} | {"answer": answer}
+
+
+def as_truthfulqa(row: dict) -> dict:
+    true, false = ([text.strip() for text in row[f"{kind} Answers"].split(";")] for kind in ("Correct", "Incorrect"))
+    sides = {text: label for label, texts in ((0, false), (1, true)) for text in texts if text}
+    ordered = sorted(sides, key=lambda text: -sides[text])
+    targets = {"choices": ordered, "labels": [sides[text] for text in ordered]}
+    return {"question": row["Question"], "mc1_targets": targets, "mc2_targets": targets}
+
+
+def as_own(row: dict) -> dict:
+    choices = row.get("choices") or []
+    if choices and row["answer"] not in choices:
+        raise ValueError(f"answer {row['answer']!r} is none of the choices {choices}")
+    return {"question": row["question"], "answer": row["answer"], "choices": choices}
+
+
+def as_gsm8k(row: dict) -> dict:
+    return {name: row[name] for name in ("question", "answer")}
+
+
+FORMS: dict[str, Callable[[dict], dict]] = {
+    "gsm8k_cot": as_gsm8k,
+    "gsm8k": as_gsm8k,
+    "arc_challenge": as_arc,
+    "truthfulqa_mc2": as_truthfulqa,
+    "mmlu": as_mmlu,
+    "own": as_own,
+}
+
+
+def documents(task: str, folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a file in lm-eval's form. Raises ValueError for one of another form."""
+    found = []
+    for number, row in enumerate(stored(folder, name), 1):
+        try:
+            found.append(FORMS[task](row))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            told = f"a field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{folder}/{name}.jsonl:{number}: {told}, as {task} has it; mend the line") from error
+    return found
+
+
+def questions_of(task: str, folder: Path) -> list[dict[str, Any]]:
+    """Of questions.jsonl. Raises ValueError for one that stands there twice, or where there is none."""
+    found = documents(task, folder, "questions")
+    if not found:
+        raise ValueError(f"{folder}: no questions.jsonl, or an empty one; put the questions there")
+    counts = Counter(map(identity, found))
+    twice = next((document for document in found if counts[identity(document)] > 1), None)
+    if twice:
+        raise ValueError(f"{folder}/questions.jsonl: {twice['question']!r:.80} stands there twice; ask it once")
+    return found
+
+
+def identity(document: dict) -> str:
+    """16 hex digits that name a question."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def chosen(questions: list[dict], number: int | None) -> list[dict]:
+    """So many questions, by their names, which new ones do not disturb; in the file's order. All for null."""
+    kept = {identity(document) for document in sorted(questions, key=identity)[:number]}
+    return [document for document in questions if identity(document) in kept]
+
+
+def parts(task: str, questions: list[dict]) -> dict[str, list[dict]]:
+    """Questions by what words introduce them: MMLU has a task for each subject."""
+    if task != "mmlu":
+        return {"": questions}
+    return {
+        subject: [row for row in questions if row["subject"] == subject]
+        for subject in sorted({row["subject"] for row in questions})
+    }
+
+
+def configured(task: str, subject: str, questions: list[dict]) -> dict[str, Any]:
+    """lm-eval's own settings of a task. Raises ValueError for a subject that it does not know."""
+    from lm_eval import tasks
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if task == "own":
+        if len({bool(row["choices"]) for row in questions}) > 1:
+            raise ValueError("some questions have choices and some have none; make two benchmarks of them")
+        return OWN | (OWN_CHOICES if questions[0]["choices"] else OWN_TEXT)
+    file = Path(str(tasks.__file__)).parent / FILES[task].format(subject=subject)
+    if not file.exists():
+        raise ValueError(f"subject {subject!r} is none of lm-eval's {task}; mend the questions' `subject`")
+    return {name: value for name, value in load_yaml(file).items() if name not in ("tag", "task_alias")}
+
+
+def built(task: str, subject: str, questions: list[dict], shots: list[dict], number: int) -> Any:
+    """A task of lm-eval with these questions and `number` worked examples before each.
+
+    Raises ValueError where there are fewer.
+    """
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    config = configured(task, subject, questions)
+    own = (config.get("fewshot_config") or {}).get("samples") or []
+    if number > len(shots or own):
+        told = f"shots = {number}, and {len(shots or own)} worked examples are there"
+        raise ValueError(f"{task} {subject}: {told}; put more into shots.jsonl beside the questions, or lower it")
+    splits = {"test": questions, "train": shots, "dev": shots, "validation": questions}
+    data = {name: Dataset.from_list(rows) for name, rows in splits.items() if rows}
+    config |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {}, "num_fewshot": number}
+    if not shots:
+        config |= {"training_split": None, "fewshot_split": None}
+    made = ConfigurableTask(config=config | {"custom_dataset": lambda **_: data, "metadata": {}})
+    made.set_fewshot_seed(SHOTS_SEED)
+    random.seed(0)  # as simple_evaluate does
+    return made

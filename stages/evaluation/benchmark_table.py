@@ -1,0 +1,126 @@
+"""Set the policies side by side on one benchmark: each score with its interval, each policy against pi_0 on the same
+questions, which is the alignment tax.
+
+Reads   scores: a folder with one file of stages/benchmarks/grade.py for each policy; `name` of the entry in benchmarks
+Writes  metrics: {policies: {policy: {metric: {value, interval}}}, over_pi0: {policy: {metric: difference, interval, p,
+        p_holm, verdict, questions_for_5_points}}}; table: the same in Markdown
+Params  iterations, which policies there are; benchmarks.<name>, what was asked; evaluate.confidence
+Source  a score's interval: Wilson 1927; for scores between 0 and 1 that are not both it is at most too wide. A paired
+        difference's: Bonett and Price 2012, one question won and one lost added, so that no difference at all has an
+        interval too. Several policies at once: Holm 1979
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from stages.evaluation import html_pages, policy_metrics
+
+POWER, POINTS = 0.8, 0.05
+HEADLINE = {"arc_challenge": "acc_norm", "gsm8k_cot": "exact_match_strict", "gsm8k": "exact_match_strict"}
+"""The metric that is compared where a task has several: the paper's, and lm-eval's first."""
+
+
+def read(scores: Path, policies: list[str]) -> dict[str, dict[str, Any]]:
+    """Policy -> what `grade` wrote. Raises ValueError unless all answered the same questions."""
+    found = {policy: policy_metrics.read(scores, policy) for policy in policies}
+    other = [policy for policy, facts in found.items() if facts["ids"] != found["pi0"]["ids"]]
+    if other:
+        told = f"{other[0]} answered other questions of {scores.name} than pi0"
+        raise ValueError(f"{told}, which cannot be paired; run answer again for all")
+    return found
+
+
+def score(values: np.ndarray, confidence: float) -> dict[str, Any]:
+    """The mean of scores in 0..1, and its interval."""
+    found: Any = proportion_confint(values.sum(), len(values), 1 - confidence, method="wilson")
+    return {"value": round(float(values.mean()), 4), "interval": [round(float(bound), 4) for bound in found]}
+
+
+def difference(mine: np.ndarray, theirs: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Of the mean scores on the same questions, and how many questions it would take to see 5 points."""
+    each = np.append(mine - theirs, [1.0, -1.0])
+    middle, spread = float(each.mean()), float(each.std())
+    error, beyond = spread / math.sqrt(len(each)), float(stats.norm.ppf((1 + confidence) / 2))
+    wanted = ((beyond + stats.norm.ppf(POWER)) * spread / POINTS) ** 2
+    return {
+        "difference": round(float((mine - theirs).mean()), 4),
+        "interval": [round(middle - beyond * error, 4), round(middle + beyond * error, 4)],
+        "p": round(float(2 * stats.norm.sf(abs(middle) / error)), 4),
+        "questions_for_5_points": math.ceil(wanted),
+    }
+
+
+def judged(found: dict[str, dict[str, Any]], confidence: float) -> dict[str, dict[str, Any]]:
+    """The differences with their p-values corrected for their number, and a verdict on each."""
+    corrected: Any = multipletests([facts["p"] for facts in found.values()], 1 - confidence, method="holm")[1]
+    for facts, p in zip(found.values(), corrected, strict=True):
+        sign = "higher" if facts["difference"] > 0 else "lower"
+        facts |= {"p_holm": round(float(p), 4), "verdict": sign if p < 1 - confidence else "no difference seen"}
+    return found
+
+
+def compared(read: dict[str, dict[str, Any]], task: str, confidence: float) -> dict[str, Any]:
+    """The stage's metrics."""
+    arrays = {policy: {m: np.array(v) for m, v in facts["scores"].items()} for policy, facts in read.items()}
+    metrics = list(arrays["pi0"])
+    headline = HEADLINE.get(task, metrics[0])
+    pi0 = arrays["pi0"][headline]
+    over = {policy: difference(mine[headline], pi0, confidence) for policy, mine in arrays.items() if policy != "pi0"}
+    counts = {
+        policy: {name: facts[name] for name in ("empty", "cut_off") if name in facts} for policy, facts in read.items()
+    }
+    scores = {policy: {m: score(values, confidence) for m, values in mine.items()} for policy, mine in arrays.items()}
+    return {
+        "questions": read["pi0"]["questions"],
+        "headline": headline,
+        "policies": {policy: scores[policy] | counts[policy] for policy in read},
+        "over_pi0": judged(over, confidence),
+    }
+
+
+def cell(facts: dict[str, Any], name: str) -> str:
+    low, high = facts["interval"]
+    return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown(name: str, facts: dict[str, Any]) -> str:
+    """Two tables: the scores, and the differences from pi_0."""
+    policies = facts["policies"]
+    metrics = [metric for metric in policies["pi0"] if metric not in ("empty", "cut_off")]
+    labels = [policy_metrics.label(policy) for policy in policies]
+    rows = [[metric, *(cell(mine[metric], "value") for mine in policies.values())] for metric in metrics]
+    rows += [
+        [count, *(str(mine[count]) for mine in policies.values())]
+        for count in ("empty", "cut_off")
+        if count in policies["pi0"]
+    ]
+    header = ["policy", f"{facts['headline']} over π0", "p", "p (Holm)", "verdict", "questions to see 5 points"]
+    over = [
+        [
+            policy_metrics.label(policy),
+            cell(each, "difference"),
+            f"{each['p']:.3f}",
+            f"{each['p_holm']:.3f}",
+            each["verdict"],
+            str(each["questions_for_5_points"]),
+        ]
+        for policy, each in facts["over_pi0"].items()
+    ]
+    first, second = html_pages.markdown([name, *labels], rows), html_pages.markdown(header, over)
+    return f"{facts['questions']} questions of {name}.\n\n{first}\n{second}"
+
+
+def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path) -> None:
+    policies = policy_metrics.names(params.iterations)
+    facts = compared(read(scores, policies), params.benchmarks[name].task, params.evaluate.confidence)
+    metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    table.write_text(markdown(name, facts), encoding="utf-8")
+    told = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
+    print(f"benchmark_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {told}")

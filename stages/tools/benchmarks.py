@@ -1,0 +1,68 @@
+"""Ask every policy the benchmarks whose questions lie here, grade the answers, and print the tables.
+
+    python -m stages.tools.benchmarks          (or: make benchmarks)
+
+The questions of a benchmark are data/raw/tasks/<name>/questions.jsonl, its worked examples shots.jsonl beside it,
+either also as .gz. For the time of the run params.yaml has them in use, beside those that stand there already; it is
+put back as it was. The results stay: metrics/benchmarks/ in git, the answers in the cache, so that a second run asks
+nothing.
+"""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.guard import params
+
+PARAMS, QUESTIONS = Path("params.yaml"), Path("data/raw/tasks")
+SLICES: dict[str, dict[str, Any]] = {
+    "gsm8k": {"task": "gsm8k_cot", "questions": 16, "shots": 8, "max_tokens": 128},
+    "arc": {"task": "arc_challenge", "questions": 32, "shots": 25, "max_tokens": None},
+    "mmlu": {"task": "mmlu", "questions": 48, "shots": 5, "max_tokens": None},
+    "truthfulqa": {"task": "truthfulqa_mc2", "questions": 80, "shots": 0, "max_tokens": None},
+}
+"""How much is asked on two cores; the paper's shots. Others are of one's own."""
+OWN = {"task": "own", "questions": None, "shots": 0, "max_tokens": 64}
+
+
+def put_in_use(text: str) -> str:
+    """The text of params.yaml with every benchmark whose questions are there; comments stay.
+
+    Raises ValueError where there are none.
+    """
+    yaml = YAML()
+    yaml.width = 200
+    tree, out = yaml.load(text), io.StringIO()
+    for folder in sorted(path.parent for path in QUESTIONS.glob("*/questions.jsonl*")):
+        entry = {"raw": str(folder), "chat": False} | SLICES.get(folder.name, OWN)
+        tree["benchmarks"].setdefault(folder.name, entry)
+    if not tree["benchmarks"]:
+        raise ValueError(f"no benchmark is in use, and no {QUESTIONS}/<name>/questions.jsonl is there; put one there")
+    yaml.dump(tree, out)
+    return out.getvalue()
+
+
+def main() -> None:
+    before = PARAMS.read_text(encoding="utf-8")
+    try:
+        params.load(PARAMS)
+        PARAMS.write_text(put_in_use(before), encoding="utf-8")
+        names = list(params.load(PARAMS).benchmarks)
+        tables = [f"benchmark_table@{name}" for name in names]
+        code = subprocess.run(["dvc", "--wait-for-lock", "repro", "--quiet", *tables]).returncode
+    except ValueError as error:
+        sys.exit(f"benchmarks: {error}")
+    finally:
+        PARAMS.write_text(before, encoding="utf-8")
+    if code:
+        sys.exit(f"benchmarks: dvc repro ended with {code}; its own message stands above")
+    for name in names:
+        print(Path(f"metrics/benchmarks/{name}.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

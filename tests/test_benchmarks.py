@@ -1,0 +1,284 @@
+"""Benchmarks: asked in lm-eval's words, answered, graded; the same numbers as lm-eval's own HF backend gives."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from stages import chat
+from stages.benchmarks import answer, ask, grade, tasks
+from stages.evaluation import benchmark_table
+from stages.tools import benchmarks as tool
+from tests.conftest import ROOT, sh
+
+REAL = ROOT.parent / "shared/data/benchmarks"
+real = pytest.mark.skipif(not REAL.exists(), reason="the published questions are not in this tree")
+PUBLISHED = {
+    "gsm8k": ("gsm8k_test", None),
+    "arc": ("arc_challenge_test", "arc_challenge_dev"),
+    "mmlu": ("mmlu_val", "mmlu_dev"),
+    "truthfulqa": ("truthfulqa_817", None),
+}
+OWN = [
+    {"question": "Which is a fruit?", "choices": ["an apple", "a stone"], "answer": "an apple"},
+    {"question": "Which is a colour?", "choices": ["wood", "blue", "two"], "answer": "blue"},
+]
+
+
+def published(name: str, folder: Path) -> Path:
+    """A benchmark's folder, as people lay it out."""
+    folder = folder / name
+    folder.mkdir(parents=True)
+    for file, stored in zip(("questions", "shots"), PUBLISHED[name], strict=True):
+        if stored:
+            (folder / f"{file}.jsonl.gz").write_bytes((REAL / f"{stored}.jsonl.gz").read_bytes())
+    return folder
+
+
+def laid_out(rows: list[dict], folder: Path, name: str = "questions") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def entry(task: str, **changes):
+    return SimpleNamespace(**({"task": task, "questions": None, "shots": 0, "chat": False, "max_tokens": 8} | changes))
+
+
+def asked_of(model: Path, raw: Path, section, out: Path) -> list[dict]:
+    ask.main(SimpleNamespace(benchmarks={"b": section}), "b", raw, model, asked=out)
+    return pq.read_table(out).to_pylist()
+
+
+def passed(model: Path, raw: Path, section, runtime, folder: Path) -> dict:
+    """ask, answer, grade."""
+    params = SimpleNamespace(benchmarks={"b": section}, dtype="float32", seed=1, runtime=runtime)
+    ask.main(params, "b", raw, model, asked=folder / "asked.parquet")
+    answer.main(params, model, folder / "asked.parquet", answers=folder / "answers.parquet")
+    grade.main(params, folder / "asked.parquet", folder / "answers.parquet", metrics=folder / "grades.json")
+    return json.loads((folder / "grades.json").read_text(encoding="utf-8"))
+
+
+def by_lm_eval(model: Path, raw: Path, section) -> dict[str, dict[str, float]]:
+    """metric -> question -> score of lm-eval's own HF backend on the same questions."""
+    from lm_eval import evaluator
+    from lm_eval.models.huggingface import HFLM
+
+    questions = tasks.chosen(tasks.questions_of(section.task, raw), section.questions)
+    shots = tasks.parts(section.task, tasks.documents(section.task, raw, "shots"))
+    how: dict = {"pretrained": str(model), "dtype": "float32", "batch_size": 4, "device": "cpu"}
+    lm, found = HFLM(**how), {}
+    for subject, those in tasks.parts(section.task, questions).items():
+        made = tasks.built(section.task, subject, those, shots.get(subject, []), section.shots)
+        if made.config.generation_kwargs:
+            made.set_config("generation_kwargs", {"max_gen_toks": section.max_tokens}, update=True)
+        result: Any = evaluator.simple_evaluate(model=lm, tasks=[made], bootstrap_iters=0)
+        for sample in next(iter(result["samples"].values())):
+            for metric in sample["metrics"]:
+                found.setdefault(f"{metric} {sample['filter']}", {})[tasks.identity(sample["doc"])] = sample[metric]
+    return found
+
+
+@pytest.mark.slow
+@real
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("arc", entry("arc_challenge", questions=6, shots=2)),
+        ("mmlu", entry("mmlu", questions=6, shots=1)),
+        ("truthfulqa", entry("truthfulqa_mc2", questions=4)),
+        ("gsm8k", entry("gsm8k_cot", questions=3, shots=1, max_tokens=12)),
+    ],
+)
+def test_every_question_has_the_score_that_lm_evals_own_backend_gives(tiny_model, runtime, name, section, tmp_path):
+    raw = published(name, tmp_path)
+    mine, theirs = passed(tiny_model, raw, section, runtime, tmp_path), by_lm_eval(tiny_model, raw, section)
+    assert len(mine["ids"]) == section.questions and len(theirs) == len(mine["scores"])
+    for each, wanted in zip(mine["scores"].values(), theirs.values(), strict=True):
+        assert each == pytest.approx([float(wanted[name]) for name in mine["ids"]], abs=1e-3)
+
+
+@real
+@pytest.mark.parametrize(("name", "number"), [("gsm8k", 1319), ("arc", 1150), ("mmlu", 1531), ("truthfulqa", 817)])
+def test_the_published_files_are_read_whole(name, number, tmp_path):
+    raw = published(name, tmp_path)
+    assert len(tasks.questions_of(tool.SLICES[name]["task"], raw)) == number
+
+
+@real
+def test_arc_is_asked_with_25_worked_examples_and_every_choice_is_a_row(tiny_model, tmp_path):
+    section = entry("arc_challenge", questions=3, shots=25)
+    rows = asked_of(tiny_model, published("arc", tmp_path), section, tmp_path / "a.parquet")
+    assert {row["kind"] for row in rows} == {"loglikelihood"} and len({row["id"] for row in rows}) == 3
+    for row in rows:
+        assert row["context"].count("Question:") == 26 and row["context"].endswith("\nAnswer:")
+        choices = json.loads(row["document"])["choices"]["text"]
+        assert row["continuation"] == f" {choices[row['sample']]}"
+
+
+def test_a_slice_is_chosen_by_the_questions_names_whatever_their_order():
+    rows = [{"question": f"{k}?"} for k in range(40)]
+    kept = tasks.chosen(rows, 7)
+    assert len(kept) == 7 and {str(row) for row in tasks.chosen(rows[::-1], 7)} == {str(row) for row in kept}
+    assert {str(row) for row in tasks.chosen(rows[:39], 7)} >= {str(row) for row in kept if row != rows[39]}
+    assert tasks.chosen(rows, None) == rows
+
+
+def test_a_benchmark_of_ones_own_is_graded_by_hand_made_answers(tiny_model, tmp_path):
+    asked = asked_of(tiny_model, laid_out(OWN, tmp_path), entry("own"), tmp_path / "a.parquet")
+    likely = {("apple", 0): -1.0, ("apple", 1): -3.0, ("blue", 0): -1.0, ("blue", 1): -2.0, ("blue", 2): -9.0}
+    answers = [
+        {
+            "id": row["id"],
+            "sample": row["sample"],
+            "logprob": likely["apple" if "fruit" in row["document"] else "blue", row["sample"]],
+            "completion": None,
+            "finished": None,
+            "tokens": 1,
+        }
+        for row in asked
+    ]
+    found = grade.graded(grade.joined(asked, answers))
+    # of wood (4 letters, -1) and blue (4 letters, -2) the first is likelier either way
+    assert found["scores"] == {"acc": [1.0, 0.0], "acc_norm": [1.0, 0.0]} and found["questions"] == 2
+    with pytest.raises(ValueError, match=r"5 rows were asked, 4 answered, of question .* not all; run answer again"):
+        grade.joined(asked, answers[:-1])
+
+
+def test_a_written_answer_is_compared_without_case_and_the_empty_and_the_cut_off_are_counted(tiny_model, tmp_path):
+    questions = [{"question": f"Name number {k}", "answer": "Blue"} for k in range(3)]
+    asked = asked_of(tiny_model, laid_out(questions, tmp_path), entry("own"), tmp_path / "a.parquet")
+    said = [("blue", True), ("", True), ("blue and", False)]
+    answers = [
+        {"id": row["id"], "sample": 0, "logprob": None, "completion": text, "finished": finished, "tokens": 1}
+        for row, (text, finished) in zip(asked, said, strict=True)
+    ]
+    found = grade.graded(grade.joined(asked, answers))
+    assert found["scores"] == {"exact_match": [1.0, 0.0, 0.0]} and (found["empty"], found["cut_off"]) == (1, 1)
+
+
+def test_a_chat_template_stands_around_the_question_where_it_is_asked_for(tiny_model, tmp_path):
+    raw, tokenizer = laid_out(OWN[:1], tmp_path), chat.load_tokenizer(tiny_model)
+    (row, _) = asked_of(tiny_model, raw, entry("own", chat=True), tmp_path / "a.parquet")
+    said = [{"role": "user", "content": "Question: Which is a fruit?\nAnswer:"}]
+    assert answer.text_ids(tokenizer, row["context"]) == chat.prompt_ids(tokenizer, said)
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "told"),
+    [
+        ([OWN[0], OWN[0]], "own", "questions.jsonl: 'Which is a fruit\\?' stands there twice; ask it once"),
+        ([{"question": "a"}], "own", r"questions.jsonl:1: a field 'answer' is missing, as own has it"),
+        ([{"question": "a", "choices": ["b"], "answer": "c"}], "own", "answer 'c' is none of the choices"),
+        ([{"question": "a", "answer": "b"}, OWN[0]], "own", "some questions have choices and some have none"),
+        ([{"question": {"stem": "a", "choices": []}, "answerKey": "A"}], "arc_challenge", "answerKey 'A' is none of"),
+        ([{"subject": "x", "question": "a", "choices": ["b"], "answer": "E"}], "mmlu", "substring not found"),
+        ([{"subject": "x", "question": "a", "choices": ["b"], "answer": "A"}], "mmlu", "subject 'x' is none of"),
+        ([], "own", "no questions.jsonl, or an empty one; put the questions there"),
+    ],
+)
+def test_a_file_that_cannot_be_asked_is_refused_with_its_line(rows, task, told, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match=told):
+        asked_of(tiny_model, laid_out(rows, tmp_path), entry(task), tmp_path / "a.parquet")
+
+
+def test_more_shots_than_there_are_and_a_line_that_is_no_json_are_refused(tiny_model, tmp_path):
+    raw = laid_out(OWN, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"own : shots = 2, and 0 worked examples are there; put more into shots.jsonl"
+    ):
+        asked_of(tiny_model, raw, entry("own", shots=2), tmp_path / "a.parquet")
+    (raw / "questions.jsonl").write_text('{"question"\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"questions.jsonl:1: .* is no JSON object; mend it"):
+        asked_of(tiny_model, raw, entry("own"), tmp_path / "a.parquet")
+
+
+def test_a_question_over_the_context_is_refused_before_anything_is_loaded(tiny_model, tmp_path):
+    raw = laid_out([OWN[0] | {"question": "why " * 400}], tmp_path)
+    rows = asked_of(tiny_model, raw, entry("own"), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"of own takes \d+ tokens, the context of .* is 1024; lower its shots"):
+        answer.check_room(tiny_model, rows)
+
+
+def test_choices_share_a_beginning_by_question_or_by_subject_whichever_leaves_less_to_compute():
+    shots, asked = list(range(100)), [{"id": str(k // 2), "subject": "s"} for k in range(4)]
+    same = [(shots + [k // 2, 7], [k]) for k in range(4)]
+    assert answer.sharing(same, asked) == ["s"] * 4
+    assert (answer.computed(same, ["s"] * 4), answer.computed(same, [row["id"] for row in asked])) == (112, 210)
+    drawn_anew = [([k // 2] + shots, [k]) for k in range(4)]
+    assert answer.sharing(drawn_anew, asked) == ["0", "0", "1", "1"]
+
+
+def test_a_choice_is_cut_where_the_question_would_end_alone(tiny_model):
+    tokenizer = chat.load_tokenizer(tiny_model)
+    question, choice = answer.choice_ids(tokenizer, "Answer: ", "two")
+    assert tokenizer.decode(question) == "Answer:" and tokenizer.decode(choice) == " two"
+
+
+def scored(**policies) -> dict:
+    return {
+        name: {"questions": len(values), "ids": list(range(len(values))), "scores": {"acc": values}}
+        for name, values in policies.items()
+    }
+
+
+def test_scores_and_differences_have_intervals_by_hand():
+    facts = benchmark_table.compared(scored(pi0=[1.0, 0.0, 0.0, 0.0], pi1=[1.0, 1.0, 0.0, 0.0]), "own", 0.95)
+    # Wilson, 1 of 4: (0.25 + z^2/8 -+ z sqrt(0.25 0.75/4 + z^2/64)) / (1 + z^2/4) with z = 1.959964
+    assert facts["policies"]["pi0"]["acc"] == {"value": 0.25, "interval": [0.0456, 0.6994]}
+    # one question won, one won and one lost added: mean 1/6, variance 3/6 - 1/36, error sqrt(0.47222 / 6) = 0.28055
+    over = facts["over_pi0"]["pi1"]
+    assert over["difference"] == 0.25 and over["interval"] == [-0.3832, 0.7165] and over["p"] == 0.5525
+    assert over["verdict"] == "no difference seen"
+    assert over["questions_for_5_points"] == math.ceil((1.959964 + 0.841621) ** 2 * 0.4722222 / 0.0025)
+
+
+def test_no_difference_at_all_has_an_interval_and_many_comparisons_are_corrected():
+    same = benchmark_table.compared(scored(pi0=[1.0] * 50, pi1=[1.0] * 50), "own", 0.95)
+    assert same["policies"]["pi0"]["acc"]["interval"] == [0.9287, 1.0]
+    low, high = same["over_pi0"]["pi1"]["interval"]
+    assert -0.06 < low < 0 < high < 0.06
+    won = [0.0] * 40 + [1.0] * 10
+    worse, better = [0.0] * 50, [1.0] * 10 + won[10:]
+    facts = benchmark_table.compared(scored(pi0=won, offline=worse, pi1=better, pi2=won), "own", 0.95)["over_pi0"]
+    assert [facts[name]["verdict"] for name in ("offline", "pi1", "pi2")] == ["lower", "higher", "no difference seen"]
+    assert all(each["p_holm"] >= each["p"] for each in facts.values())
+
+
+def test_policies_that_answered_other_questions_are_not_paired(tmp_path):
+    for name, ids in (("pi0", ["a", "b"]), ("pi1", ["b", "a"])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"ids": ids}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"pi1 answered other questions of .* than pi0, which cannot be paired"):
+        benchmark_table.read(tmp_path, ["pi0", "pi1"])
+
+
+def test_questions_may_be_packed_and_hold_any_line_separator(tmp_path):
+    row = {"question": "a\u2028b\x85c", "answer": "d"}
+    (tmp_path / "questions.jsonl.gz").write_bytes(gzip.compress(json.dumps(row, ensure_ascii=False).encode() + b"\n"))
+    assert tasks.documents("own", tmp_path, "questions") == [row | {"choices": []}]
+
+
+@pytest.mark.slow
+def test_every_policy_of_a_finished_run_is_asked_once_and_params_stay_as_they_were(own_smoke):
+    laid_out(OWN, own_smoke / "data/raw/tasks/mine")
+    before = (own_smoke / "params.yaml").read_bytes()
+    done = sh("python -m stages.tools.benchmarks", own_smoke)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert "2 questions of mine." in done.stdout and "| mine | π0 (SFT) | offline DPO | π1 | π2 |" in done.stdout
+    assert "| policy | acc over π0 | p | p (Holm) | verdict | questions to see 5 points |" in done.stdout
+    assert (own_smoke / "params.yaml").read_bytes() == before
+    assert sh("dvc status", own_smoke).stdout.strip() == "Data and pipelines are up to date."
+
+    (own_smoke / "data/raw/tasks/mine/questions.jsonl").unlink()
+    told = sh("python -m stages.tools.benchmarks", own_smoke).stderr
+    assert "no data/raw/tasks/<name>/questions.jsonl is there; put one there" in told
+    settings = (
+        "benchmarks={mine: {task: own, raw: data/raw/tasks/mine, questions: 0, shots: 0, chat: false, max_tokens: 8}}"
+    )
+    wrong = sh(f"python -m stages.tools.profile smoke '{settings}'", own_smoke).stderr
+    assert "benchmarks.mine.questions = 0" in wrong
