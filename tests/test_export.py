@@ -1,8 +1,11 @@
 """Out again: a policy and an iteration's pairs as the ecosystem takes them, with a card of the run's own numbers."""
 
+import base64
 import json
 import re
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -41,6 +44,47 @@ def test_a_policy_is_a_model_folder_with_a_card_of_the_runs_numbers(smoke, expor
         [{"role": "user", "content": "q"}], add_generation_prompt=True, return_dict=False
     )
     assert max(ids) < network.get_input_embeddings().num_embeddings and not list(folder.glob("text_contract*"))
+
+
+@pytest.fixture
+def uploads():
+    """A stand-in of the hub that takes commits: its address, and the lines of every commit."""
+    received: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body, answer = self.rfile.read(int(self.headers["Content-Length"])), {"errors": [], "warnings": []}
+            if "/preupload/" in self.path:
+                names = [file["path"] for file in json.loads(body)["files"]]
+                answer = {"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]}
+            elif "/commit/" in self.path:
+                received.extend(json.loads(line) for line in body.splitlines())
+                where = f"http://127.0.0.1/me/it/commit/{'0' * 40}"
+                answer = {"success": True, "commitUrl": where, "commitOid": "0" * 40, "pullRequestUrl": None}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "kind"), [("policy", "model"), ("pairs", "dataset")])
+def test_a_hub_takes_the_folder_as_it_is(exported, uploads, what, kind, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    (url, received), folder = uploads, exported / what
+    hub = huggingface_hub.HfApi(endpoint=url, token="nobody's")
+    hub.upload_folder(repo_id="me/it", repo_type=kind, folder_path=folder)
+    sent = {line["value"]["path"]: line["value"]["content"] for line in received if line["key"] == "file"}
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {name: base64.b64decode(content) for name, content in sent.items()} == files
 
 
 @pytest.mark.slow
