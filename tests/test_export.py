@@ -76,12 +76,11 @@ def uploads():
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "kind"), [("policy", "model"), ("pairs", "dataset")])
 def test_a_hub_takes_the_folder_as_it_is(exported, uploads, what, kind, monkeypatch):
-    import huggingface_hub
+    from huggingface_hub import HfApi, constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     (url, received), folder = uploads, exported / what
-    hub = huggingface_hub.HfApi(endpoint=url, token="nobody's")
-    hub.upload_folder(repo_id="me/it", repo_type=kind, folder_path=folder)
+    HfApi(endpoint=url, token="nobody's").upload_folder(repo_id="me/it", repo_type=kind, folder_path=folder)
     sent = {line["value"]["path"]: line["value"]["content"] for line in received if line["key"] == "file"}
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {name: base64.b64decode(content) for name, content in sent.items()} == files
