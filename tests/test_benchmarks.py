@@ -153,13 +153,25 @@ def test_a_benchmark_of_ones_own_is_graded_by_hand_made_answers(tiny_model, tmp_
 def test_a_written_answer_is_compared_without_case_and_the_empty_and_the_cut_off_are_counted(tiny_model, tmp_path):
     questions = [{"question": f"Name number {k}", "answer": "Blue"} for k in range(3)]
     asked = asked_of(tiny_model, laid_out(questions, tmp_path), entry("own"), tmp_path / "a.parquet")
-    said = [("blue", True), ("", True), ("blue and", False)]
+    said = [(" blue", True), ("", True), (" blue and", False)]
     answers = [
         {"id": row["id"], "sample": 0, "logprob": None, "completion": text, "finished": finished, "tokens": 1}
         for row, (text, finished) in zip(asked, said, strict=True)
     ]
     found = grade.graded(grade.joined(asked, answers))
     assert found["scores"] == {"exact_match": [1.0, 0.0, 0.0]} and (found["empty"], found["cut_off"]) == (1, 1)
+
+
+def test_a_sum_is_read_strictly_and_flexibly(tiny_model, tmp_path):
+    questions = [{"question": f"{k} + 1?", "answer": f"It is so.\n#### {k + 1}"} for k in range(3)]
+    asked = asked_of(tiny_model, laid_out(questions, tmp_path), entry("gsm8k_cot", shots=8), tmp_path / "a.parquet")
+    said = [" 0 and 1 are 1. The answer is 1.", " 1 and 1 are 2", " The answer is 4."]
+    answers = [
+        {"id": row["id"], "sample": 0, "logprob": None, "completion": text, "finished": True, "tokens": 9}
+        for row, text in zip(asked, said, strict=True)
+    ]
+    found = grade.graded(grade.joined(asked, answers))["scores"]
+    assert found == {"exact_match_strict": [1.0, 0.0, 0.0], "exact_match_flexible": [1.0, 1.0, 0.0]}
 
 
 def test_a_chat_template_stands_around_the_question_where_it_is_asked_for(tiny_model, tmp_path):
@@ -177,8 +189,17 @@ def test_a_chat_template_stands_around_the_question_where_it_is_asked_for(tiny_m
         ([{"question": "a", "choices": ["b"], "answer": "c"}], "own", "answer 'c' is none of the choices"),
         ([{"question": "a", "answer": "b"}, OWN[0]], "own", "some questions have choices and some have none"),
         ([{"question": {"stem": "a", "choices": []}, "answerKey": "A"}], "arc_challenge", "answerKey 'A' is none of"),
-        ([{"subject": "x", "question": "a", "choices": ["b"], "answer": "E"}], "mmlu", "substring not found"),
-        ([{"subject": "x", "question": "a", "choices": ["b"], "answer": "A"}], "mmlu", "subject 'x' is none of"),
+        (
+            [{"subject": "x", "question": "a", "choices": ["b"], "answer": "E"}],
+            "mmlu",
+            "1 choices and the answer 'E'; four choices",
+        ),
+        (
+            [{"subject": "x", "question": "a", "choices": list("bcde"), "answer": ""}],
+            "mmlu",
+            "4 choices and the answer ''",
+        ),
+        ([{"subject": "x", "question": "a", "choices": list("bcde"), "answer": "A"}], "mmlu", "subject 'x' is none"),
         ([], "own", "no questions.jsonl, or an empty one; put the questions there"),
     ],
 )
@@ -218,6 +239,32 @@ def test_a_choice_is_cut_where_the_question_would_end_alone(tiny_model):
     tokenizer = chat.load_tokenizer(tiny_model)
     question, choice = answer.choice_ids(tokenizer, "Answer: ", "two")
     assert tokenizer.decode(question) == "Answer:" and tokenizer.decode(choice) == " two"
+
+
+def test_worked_examples_are_those_of_the_file_and_none_of_the_questions(tiny_model, tmp_path):
+    examples = [{"question": f"Example {k}?", "choices": ["yes", "no"], "answer": "yes"} for k in range(3)]
+    raw = laid_out(examples, laid_out(OWN, tmp_path), "shots")
+    for row in asked_of(tiny_model, raw, entry("own", shots=2), tmp_path / "a.parquet"):
+        assert row["context"].count("Example") == 2 and row["context"].count("Which is a") == 1
+    laid_out([*examples, OWN[0]], raw, "shots")
+    with pytest.raises(ValueError, match=r"a worked example in shots.jsonl is one of the questions; take it out"):
+        asked_of(tiny_model, raw, entry("own", shots=2), tmp_path / "a.parquet")
+    sums = laid_out([{"question": "1 + 1?", "answer": "#### 2"}], tmp_path / "sums")
+    with pytest.raises(ValueError, match="shots = 9, and 8 worked examples are there"):
+        asked_of(tiny_model, sums, entry("gsm8k_cot", shots=9), tmp_path / "a.parquet")
+    laid_out([{"question": "2 + 2?", "answer": "#### 4"}], sums, "shots")
+    with pytest.raises(ValueError, match=r"gsm8k_cot brings its own worked examples; take shots.jsonl away"):
+        asked_of(tiny_model, sums, entry("gsm8k_cot", shots=1), tmp_path / "a.parquet")
+
+
+def test_a_small_difference_of_shares_on_every_question_is_seen():
+    """Two questions of 1 and -1 beside 40 of 0.05 would drown it."""
+    pi0 = [0.4 + 0.001 * k for k in range(40)]
+    more = [value + 0.05 + 0.02 * (-1) ** k for k, value in enumerate(pi0)]
+    over = benchmark_table.compared(scored(pi0=pi0, pi1=more), "truthfulqa_mc2", 0.95)["over_pi0"]["pi1"]
+    # the differences' spread is 0.02, of their mean 0.02 / sqrt(40) = 0.00316
+    assert over["interval"] == [0.0438, 0.0562] and over["verdict"] == "higher"
+    assert over["questions_for_5_points"] == math.ceil((1.959964 + 0.841621) ** 2 * 0.0004 / 0.0025)
 
 
 def scored(**policies) -> dict:

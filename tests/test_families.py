@@ -10,7 +10,7 @@ from stages import chat
 from stages.signals import batching, forward
 from stages.training import base, digest
 from tests.conftest import ROOT
-from tests.trust.families import FAMILIES, make
+from tests.trust.families import FAMILIES, SETTINGS, make
 
 LAYOUT = batching.Layout(threads=1, forward_batch_tokens=256)
 NAMES = ["p"] * 3
@@ -19,7 +19,12 @@ NAMES = ["p"] * 3
 @pytest.fixture(params=FAMILIES)
 def brought(request, tmp_path):
     own = make(request.param, tmp_path / "own")
-    entry = SimpleNamespace(model=str(own), revision=digest.model(own), template_settings={}, system_role="keep")
+    entry = SimpleNamespace(
+        model=str(own),
+        revision=digest.model(own),
+        template_settings=SETTINGS.get(request.param, {}),
+        system_role="keep",
+    )
     params = SimpleNamespace(bases={"base": entry}, dtype="float32", seed=1)
     base.main(params, "base", ROOT / "data/raw/templates/base", model=tmp_path / "base")
     return tmp_path / "base"

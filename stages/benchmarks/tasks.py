@@ -33,6 +33,7 @@ FILES = {
 OWN = {
     "task": "own",
     "test_split": "test",
+    "training_split": "train",
     "doc_to_text": "Question: {{question}}\nAnswer:",
     "doc_to_target": "{{choices.index(answer) if choices else answer}}",
 }
@@ -44,6 +45,7 @@ OWN_CHOICES = {
 OWN_TEXT = {
     "output_type": "generate_until",
     "generation_kwargs": {"until": ["\n", "Question:"], "do_sample": False},
+    "filter_list": [{"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
     "metric_list": [
         {
             "metric": "exact_match",
@@ -85,7 +87,11 @@ def as_arc(row: dict) -> dict:
 
 
 def as_mmlu(row: dict) -> dict:
-    answer = row["answer"] if isinstance(row["answer"], int) else "ABCD".index(row["answer"])
+    places = {letter: place for place, letter in enumerate("ABCD")} | {place: place for place in range(4)}
+    if len(row["choices"]) != 4 or row["answer"] not in places:
+        told = f"{len(row['choices'])} choices and the answer {row['answer']!r}"
+        raise ValueError(f"{told}; four choices are wanted, and an answer of A to D or 0 to 3")
+    answer = places[row["answer"]]
     return {name: row[name] for name in ("subject", "question", "choices")} | {"answer": answer}
 
 
@@ -181,13 +187,18 @@ def configured(task: str, subject: str, questions: list[dict]) -> dict[str, Any]
 def built(task: str, subject: str, questions: list[dict], shots: list[dict], number: int) -> Any:
     """A task of lm-eval with these questions and `number` worked examples before each.
 
-    Raises ValueError where there are fewer.
+    Raises ValueError where there are fewer, where one of them is asked, or where the task brings its own.
     """
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
     config = configured(task, subject, questions)
     own = (config.get("fewshot_config") or {}).get("samples") or []
+    if shots and (own or task == "truthfulqa_mc2"):
+        raise ValueError(f"{task} brings its own worked examples; take shots.jsonl away, or name another task")
+    asked = {identity(document) for document in questions}
+    if any(identity(shot) in asked for shot in shots):
+        raise ValueError(f"{task} {subject}: a worked example in shots.jsonl is one of the questions; take it out")
     if number > len(shots or own):
         told = f"shots = {number}, and {len(shots or own)} worked examples are there"
         raise ValueError(f"{task} {subject}: {told}; put more into shots.jsonl beside the questions, or lower it")

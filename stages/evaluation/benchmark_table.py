@@ -7,7 +7,7 @@ Writes  metrics: {policies: {policy: {metric: {value, interval}}}, over_pi0: {po
 Params  iterations, which policies there are; benchmarks.<name>, what was asked; evaluate.confidence
 Source  a score's interval: Wilson 1927; for scores between 0 and 1 that are not both it is at most too wide. A paired
         difference's: Bonett and Price 2012, one question won and one lost added, so that no difference at all has an
-        interval too. Several policies at once: Holm 1979
+        interval too; of scores that are shares, the normal one of the differences. Several policies at once: Holm 1979
 """
 
 import json
@@ -45,13 +45,15 @@ def score(values: np.ndarray, confidence: float) -> dict[str, Any]:
 
 def difference(mine: np.ndarray, theirs: np.ndarray, confidence: float) -> dict[str, Any]:
     """Of the mean scores on the same questions, and how many questions it would take to see 5 points."""
-    each = np.append(mine - theirs, [1.0, -1.0])
+    each = mine - theirs
+    if set(np.unique(np.abs(each))) <= {0.0, 1.0} or each.std() == 0:
+        each = np.append(each, [1.0, -1.0])
     middle, spread = float(each.mean()), float(each.std())
     error, beyond = spread / math.sqrt(len(each)), float(stats.norm.ppf((1 + confidence) / 2))
     wanted = ((beyond + stats.norm.ppf(POWER)) * spread / POINTS) ** 2
     return {
         "difference": round(float((mine - theirs).mean()), 4),
-        "interval": [round(middle - beyond * error, 4), round(middle + beyond * error, 4)],
+        "interval": [round(max(middle - beyond * error, -1.0), 4), round(min(middle + beyond * error, 1.0), 4)],
         "p": round(float(2 * stats.norm.sf(abs(middle) / error)), 4),
         "questions_for_5_points": math.ceil(wanted),
     }

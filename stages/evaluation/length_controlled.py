@@ -89,6 +89,8 @@ def fit(answers: Answers, gamed: Gamed = NONE, start: Weights = NOWHERE) -> Weig
     options = {"maxiter": 1000, "ftol": 1e-9}
     begin = np.maximum(np.concatenate([start, np.negative(start)]), 0.0)
     found = optimize.minimize(loss, begin, jac=True, method="SLSQP", bounds=[(0, None)] * 6, options=options)
+    if not found.success:
+        raise ValueError(f"the length-controlled regression did not converge: {found.message}; look at the lengths")
     return Weights(*(found.x[:3] - found.x[3:]))
 
 

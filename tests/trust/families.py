@@ -8,6 +8,7 @@ published chat template. The ids that log pi_0 was computed of must be those of 
 renders them with that template: `base`, `generate`, `reference` and `dpo` have then seen the same ones.
 """
 
+import json
 import sys
 import tempfile
 import time
@@ -40,7 +41,7 @@ TEMPLATES = {
     "phi3": "phi3",
 }
 """Of those that TRL installs; the others have chatml.jinja, the quickstart's."""
-SETTINGS = {"qwen3": "{enable_thinking: false}"}
+SETTINGS = {"qwen3": {"enable_thinking": False}}
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -77,8 +78,7 @@ def run(family: str, folder: Path) -> str:
     model = make(family, folder / "own_model")
     copy_tree(folder)
     brought = f"bases.base.model={model.name} bases.base.revision={digest.model(model)}"
-    if family in SETTINGS:
-        brought += f" 'bases.base.template_settings={SETTINGS[family]}'"
+    brought += f" 'bases.base.template_settings={json.dumps(SETTINGS.get(family, {}))}'"
     done = sh(f"python -m stages.tools.profile smoke {brought} && dvc --wait-for-lock repro", folder)
     return wrong_ids(folder) if done.returncode == 0 else (done.stdout[-500:] + done.stderr[-1500:])
 
