@@ -74,7 +74,7 @@ def disturbed(folder: Path, words: str, kills: int, draw: random.Random, log: Pa
     for kill in range(kills):
         before = chunks(folder)
         run = start(folder, words, log)
-        if not kill_at(run, folder, len(before) + draw.randint(1, 3), draw.uniform(0, 0.05)):
+        if not kill_at(run, folder, len(before) + draw.randint(1, 3), draw.uniform(0, 0.01)):
             print(f"  kill {kill + 1}: too late, it had ended: {log.read_text(encoding='utf-8')[-200:]}")
             return faults + 1
         after = chunks(folder)
