@@ -3,7 +3,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +225,18 @@ def history(tiny_model, runtime, tmp_path):
     params = SimpleNamespace(dtype="float32", runtime=runtime, dpo=SimpleNamespace(quantized=False))
     reference.main(params, tiny_model, tmp_path / "pairs.parquet", reference=tmp_path / "history.parquet")
     return tmp_path / "history.parquet"
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """How a stand-in of somebody's server answers; silent."""
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@contextmanager
+def serving(handler: type[StandIn]) -> Iterator[str]:
+    """A stand-in server on this machine; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

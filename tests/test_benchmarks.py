@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -57,31 +58,83 @@ def asked_of(model: Path, raw: Path, section, out: Path) -> list[dict]:
 
 def passed(model: Path, raw: Path, section, runtime, folder: Path) -> dict:
     """ask, answer, grade."""
-    params = SimpleNamespace(benchmarks={"b": section}, dtype="float32", seed=1, runtime=runtime)
+    thinking = SimpleNamespace(thinking="keep")
+    params = SimpleNamespace(benchmarks={"b": section}, dtype="float32", seed=1, runtime=runtime, generate=thinking)
     ask.main(params, "b", raw, model, asked=folder / "asked.parquet")
     answer.main(params, model, folder / "asked.parquet", answers=folder / "answers.parquet")
     grade.main(params, folder / "asked.parquet", folder / "answers.parquet", metrics=folder / "grades.json")
     return json.loads((folder / "grades.json").read_text(encoding="utf-8"))
 
 
-def by_lm_eval(model: Path, raw: Path, section) -> dict[str, dict[str, float]]:
-    """metric -> question -> score of lm-eval's own HF backend on the same questions."""
-    from lm_eval import evaluator
-    from lm_eval.models.huggingface import HFLM
+def hub_row(name: str, row: dict) -> dict:
+    """A line of the published file as the hub's data set has it, written here a second time."""
+    if name == "arc":
+        choices = row["question"]["choices"]
+        texts, labels = [choice["text"] for choice in choices], [choice["label"] for choice in choices]
+        wanted = {"question": row["question"]["stem"], "answerKey": row["answerKey"]}
+        return wanted | {"choices": {"text": texts, "label": labels}}
+    if name == "truthfulqa":
+        right, wrong = (row[f"{kind} Answers"].split("; ") for kind in ("Correct", "Incorrect"))
+        targets = {"choices": [*right, *wrong], "labels": [1] * len(right) + [0] * len(wrong)}
+        return {"question": row["Question"], "mc1_targets": targets, "mc2_targets": targets}
+    if name == "mmlu":
+        return row | {"answer": "ABCD".index(row["answer"])}
+    return row
 
-    questions = tasks.chosen(tasks.questions_of(section.task, raw), section.questions)
-    shots = tasks.parts(section.task, tasks.documents(section.task, raw, "shots"))
-    how: dict = {"pretrained": str(model), "dtype": "float32", "batch_size": 4, "device": "cpu"}
-    lm, found = HFLM(**how), {}
-    for subject, those in tasks.parts(section.task, questions).items():
-        made = tasks.built(section.task, subject, those, shots.get(subject, []), section.shots)
-        if made.config.generation_kwargs:
-            made.set_config("generation_kwargs", {"max_gen_toks": section.max_tokens}, update=True)
-        result: Any = evaluator.simple_evaluate(model=lm, tasks=[made], bootstrap_iters=0)
-        for sample in next(iter(result["samples"].values())):
-            for metric in sample["metrics"]:
-                found.setdefault(f"{metric} {sample['filter']}", {})[tasks.identity(sample["doc"])] = sample[metric]
+
+def by_lm_eval(model: Path, raw: Path, name: str, section, asked: list[dict], folder: Path) -> dict[str, dict]:
+    """metric and filter -> question -> score of lm-eval's own HF backend, which reads the asked ones of the published
+    file as JSON through its own task file; nothing of `stages` takes part.
+    """
+    from lm_eval import evaluator
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    shots = packed(raw / "shots.jsonl.gz") if section.task in ("arc_challenge", "mmlu") else []
+    questions = [row for row in packed(raw / "questions.jsonl.gz") if hub_row(name, row)["question"] in asked]
+    made = []
+    for subject in sorted({row.get("subject", "") for row in questions}):
+        those, examples = (
+            [hub_row(name, r) for r in rows if r.get("subject", "") == subject] for rows in (questions, shots)
+        )
+        splits = {"test": those, "validation": those, "train": examples, "dev": examples}
+        files = {}
+        for split, rows in splits.items():
+            if rows:
+                files[split] = str(laid_out(rows, folder / f"hub{subject}", split) / f"{split}.jsonl")
+        yaml = Path(str(evaluator.__file__)).parent / "tasks" / YAMLS[name].format(subject=subject)
+        config = {key: value for key, value in load_yaml(yaml).items() if key not in ("tag", "task_alias")}
+        config |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        if not shots:
+            config |= {"training_split": None, "fewshot_split": None}
+        made.append(ConfigurableTask(config=config | {"num_fewshot": section.shots, "metadata": {}}))
+        if section.task.startswith("gsm8k"):
+            made[-1].set_config("generation_kwargs", {"max_gen_toks": section.max_tokens}, update=True)
+    lm, found = HFLM(pretrained=str(model), dtype="float32", batch_size=4, device="cpu"), {}  # pyright: ignore
+    result: Any = evaluator.simple_evaluate(model=lm, tasks=made, bootstrap_iters=0)
+    for sample in (sample for samples in result["samples"].values() for sample in samples):
+        for metric in sample["metrics"]:
+            found.setdefault(f"{metric} {sample['filter']}", {})[sample["doc"]["question"]] = sample[metric]
     return found
+
+
+def packed(file: Path) -> list[dict]:
+    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().split("\n") if line]
+
+
+YAMLS = {
+    "gsm8k": "gsm8k/gsm8k-cot.yaml",
+    "arc": "arc/arc_challenge.yaml",
+    "mmlu": "mmlu/default/mmlu_{subject}.yaml",
+    "truthfulqa": "truthfulqa/truthfulqa_mc2.yaml",
+}
+THEIRS = {
+    "exact_match_strict": "exact_match strict-match",
+    "exact_match_flexible": "exact_match flexible-extract",
+    "acc": "acc none",
+    "acc_norm": "acc_norm none",
+}
 
 
 @pytest.mark.slow
@@ -97,10 +150,14 @@ def by_lm_eval(model: Path, raw: Path, section) -> dict[str, dict[str, float]]:
 )
 def test_every_question_has_the_score_that_lm_evals_own_backend_gives(tiny_model, runtime, name, section, tmp_path):
     raw = published(name, tmp_path)
-    mine, theirs = passed(tiny_model, raw, section, runtime, tmp_path), by_lm_eval(tiny_model, raw, section)
-    assert len(mine["ids"]) == section.questions and len(theirs) == len(mine["scores"])
-    for each, wanted in zip(mine["scores"].values(), theirs.values(), strict=True):
-        assert each == pytest.approx([float(wanted[name]) for name in mine["ids"]], abs=1e-3)
+    mine = passed(tiny_model, raw, section, runtime, tmp_path)
+    rows = pq.read_table(tmp_path / "asked.parquet").to_pylist()
+    questions = {row["id"]: json.loads(row["document"])["question"] for row in rows}
+    theirs = by_lm_eval(tiny_model, raw, name, section, list(questions.values()), tmp_path)
+    assert len(mine["ids"]) == section.questions and {THEIRS[metric] for metric in mine["scores"]} == set(theirs)
+    for metric, each in mine["scores"].items():
+        wanted = [float(theirs[THEIRS[metric]][questions[name]]) for name in mine["ids"]]
+        assert each == pytest.approx(wanted, abs=1e-3), metric
 
 
 @real
@@ -186,6 +243,9 @@ def test_a_chat_template_stands_around_the_question_where_it_is_asked_for(tiny_m
     [
         ([OWN[0], OWN[0]], "own", "questions.jsonl: 'Which is a fruit\\?' stands there twice; ask it once"),
         ([{"question": "a"}], "own", r"questions.jsonl:1: a field 'answer' is missing, as own has it"),
+        ([{"question": "a", "answer": 4}], "own", "answer = 4 must be a text that says something"),
+        ([{"question": "a", "answer": "4", "choices": ["4", 5]}], "own", "choice 1 = 5 must be a text that says"),
+        ([{"question": "a", "answer": "4", "choices": ["4", "4"]}], "own", "one stands there twice"),
         ([{"question": "a", "choices": ["b"], "answer": "c"}], "own", "answer 'c' is none of the choices"),
         ([{"question": "a", "answer": "b"}, OWN[0]], "own", "some questions have choices and some have none"),
         ([{"question": {"stem": "a", "choices": []}, "answerKey": "A"}], "arc_challenge", "answerKey 'A' is none of"),
@@ -283,6 +343,12 @@ def test_scores_and_differences_have_intervals_by_hand():
     assert over["difference"] == 0.25 and over["interval"] == [-0.3832, 0.7165] and over["p"] == 0.5525
     assert over["verdict"] == "no difference seen"
     assert over["questions_for_5_points"] == math.ceil((1.959964 + 0.841621) ** 2 * 0.4722222 / 0.0025)
+    # two comparisons: the first of Holm's levels is 0.025, of which z = 2.241403
+    three = benchmark_table.compared(
+        scored(pi0=[1.0, 0.0, 0.0, 0.0], pi1=[1.0, 1.0, 0.0, 0.0], pi2=[1.0, 1.0, 0.0, 0.0]), "own", 0.95
+    )["over_pi0"]["pi1"]
+    assert three["questions_for_5_points"] == math.ceil((2.241403 + 0.841621) ** 2 * 0.4722222 / 0.0025)
+    assert three["interval"] == over["interval"]
 
 
 def test_no_difference_at_all_has_an_interval_and_many_comparisons_are_corrected():
@@ -306,8 +372,29 @@ def test_policies_that_answered_other_questions_are_not_paired(tmp_path):
 
 def test_questions_may_be_packed_and_hold_any_line_separator(tmp_path):
     row = {"question": "a\u2028b\x85c", "answer": "d"}
-    (tmp_path / "questions.jsonl.gz").write_bytes(gzip.compress(json.dumps(row, ensure_ascii=False).encode() + b"\n"))
+    packed = gzip.compress(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    (tmp_path / "questions.jsonl.gz").write_bytes(packed)
     assert tasks.documents("own", tmp_path, "questions") == [row | {"choices": []}]
+    (tmp_path / "questions.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"both questions.jsonl and questions.jsonl.gz are there; keep one"):
+        tasks.documents("own", tmp_path, "questions")
+    (tmp_path / "questions.jsonl").unlink()
+    (tmp_path / "questions.jsonl.gz").write_bytes(packed[:-9])
+    with pytest.raises(ValueError, match=r"questions.jsonl.gz: .* the file is cut off or of another kind"):
+        tasks.documents("own", tmp_path, "questions")
+
+
+def test_a_template_without_a_system_role_is_told_or_folded(tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    file = model / "chat_template.jinja"
+    file.write_text(refusing + file.read_text(encoding="utf-8"), encoding="utf-8")
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    with pytest.raises(ValueError, match=r"refuses system user \(no system\); set system_role: fold in bases, or chat"):
+        ask.written_by(model)(said)
+    facts = json.loads((model / "text_contract.json").read_text(encoding="utf-8"))
+    (model / "text_contract.json").write_text(json.dumps(facts | {"fold_system": True}), encoding="utf-8")
+    assert "user\nBe brief.\n\nWhy?" in ask.written_by(model)(said)
 
 
 @pytest.mark.slow

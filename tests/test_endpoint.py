@@ -1,12 +1,11 @@
 """A judge behind an endpoint that misbehaves in every way endpoints do; test_scorers.py asks a real one (vLLM)."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from stages.signals import endpoint
+from tests.conftest import StandIn, serving
 
 QUESTIONS = ["one", "two", "three"]
 
@@ -37,7 +36,7 @@ def serve(tmp_path, monkeypatch):
     bodies: list[dict] = []
     behaviour: dict = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StandIn):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             question = body["messages"][0]["content"]
@@ -52,22 +51,15 @@ def serve(tmp_path, monkeypatch):
             self.end_headers()
             self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
 
-        def log_message(self, *args):
-            pass
+    with serving(Handler) as here:
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/v1"
+        def ask(of, questions=QUESTIONS, url=f"{here}/v1", max_tokens=4, limit_by="max_tokens"):
+            behaviour["of"] = of
+            served = endpoint.Served("judge/model", 20, max_tokens, limit_by, url, 2)
+            return endpoint.asker(served, str)(questions)
 
-    def ask(of, questions=QUESTIONS, url=url, max_tokens=4, limit_by="max_tokens"):
-        behaviour["of"] = of
-        served = endpoint.Served("judge/model", 20, max_tokens, limit_by, url, 2)
-        return endpoint.asker(served, str)(questions)
-
-    ask.url, ask.bodies = url, bodies
-
-    yield ask, asked
-    server.shutdown()
+        ask.url, ask.bodies = f"{here}/v1", bodies
+        yield ask, asked
 
 
 A = reply("A", [("A", -0.1), ("B", -2.4)])
@@ -120,7 +112,9 @@ def test_the_verdict_of_a_judge_that_thinks_first_stands_behind_its_thinking(ser
 
 def test_a_judge_whose_first_answers_cannot_be_read_is_asked_no_more(serve):
     ask, asked = serve
-    told = r"none of the first \d+ answers is A or B; the last is '<think>Well'; mend judge.template, or raise"
+    told = (
+        r"none of the first \d+ answers holds a verdict; the last is '<think>Well'; mend the judge's template, or raise"
+    )
     with pytest.raises(ValueError, match=told):
         ask(lambda question, times: (200, reply("<think>Well")), [str(k) for k in range(200)])
     assert len(asked) <= endpoint.MOST_UNREADABLE + 4  # those in flight are still paid for

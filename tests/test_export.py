@@ -4,12 +4,10 @@ import base64
 import json
 import re
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.conftest import sh
+from tests.conftest import StandIn, serving, sh
 
 EXPORT = "python -m stages.tools.export"
 
@@ -51,7 +49,7 @@ def uploads():
     """A stand-in of the hub that takes commits: its address, and the lines of every commit."""
     received: list[dict] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StandIn):
         def do_POST(self) -> None:
             body, answer = self.rfile.read(int(self.headers["Content-Length"])), {"errors": [], "warnings": []}
             if "/preupload/" in self.path:
@@ -65,12 +63,8 @@ def uploads():
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", received
-        server.shutdown()
+    with serving(Handler) as url:
+        yield url, received
 
 
 @pytest.mark.slow

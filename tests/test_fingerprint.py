@@ -20,7 +20,9 @@ REQUIRES = {name: set(names.split()) for name, names in packages.lists(ROOT / pa
 LOCKED = packages.lock(ROOT / packages.LOCK)
 STAGES = fingerprint.stage_modules(ROOT)
 TRAINERS = {"training.sft", "training.reward_model", "training.preference_model", "training.dpo"}
-SAMPLERS = {"sampling.generate", "sampling.respond", "benchmarks.answer"}
+CHATS = {"benchmarks.chats.turns", "benchmarks.chats.verdicts"}
+SAMPLERS = {"sampling.generate", "sampling.respond", "benchmarks.answer"} | CHATS
+WEIGHERS = {"signals.measure", "signals.judge", "benchmarks.answer", "benchmarks.chats.verdicts"}
 
 
 def keys(folder: Path) -> dict[str, str]:
@@ -69,7 +71,7 @@ def test_an_edit_of_an_imported_module_changes_exactly_its_importers(clone):
     assert changed(clone, "stages/sampling/engine.py", ">> 1", ">> 2") == SAMPLERS
     assert (
         changed(clone, "stages/signals/batching.py", "yield batch", "yield list(batch)")
-        == {"training.reference", "signals.measure", "signals.judge", "benchmarks.answer"} | FORWARD
+        == {"training.reference"} | WEIGHERS | FORWARD
     )
 
 
@@ -89,6 +91,8 @@ def test_an_edited_grader_asks_nothing_again_and_an_edited_question_grades_again
     assert changed(clone, "stages/benchmarks/grade.py", "float(value)", "float(value + 0)") == {"benchmarks.grade"}
     told = changed(clone, "stages/benchmarks/tasks.py", "Question: {{question}}", "Q: {{question}}")
     assert told == {"benchmarks.ask", "benchmarks.grade"}
+    told = changed(clone, "stages/benchmarks/chats/scores.py", "LOWEST, HIGHEST = 1", "LOWEST, HIGHEST = 0")
+    assert told == {"benchmarks.chats.scores"}
 
 
 def in_the_key_of(package: str) -> set[str]:

@@ -6,13 +6,11 @@ import hashlib
 import json
 import os
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import ROOT, sh
+from tests.conftest import ROOT, StandIn, serving, sh
 from tests.test_pretrained import bring, own_reward, rewards  # noqa: F401  the fixture
 
 COMMIT = "c0ffee" + "0" * 34
@@ -23,7 +21,7 @@ def hub():
     """A stand-in of the hub with one model, whose files are put into `files`: name to bytes. Its address is `url`."""
     held = SimpleNamespace(files={}, url="", asked=[])
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StandIn):
         def do_GET(self) -> None:
             held.asked.append(self.path)
             name = self.path.partition(f"/resolve/{COMMIT}/")[2]
@@ -50,13 +48,9 @@ def hub():
             if self.command == "GET":
                 self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        held.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as url:
+        held.url = url
         yield held
-        server.shutdown()
 
 
 @pytest.mark.slow

@@ -5,16 +5,14 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from stages.guard.params import load
 from stages.training import digest
-from tests.conftest import sh
+from tests.conftest import StandIn, serving, sh
 
 
 class Hub:
@@ -46,7 +44,7 @@ class Hub:
 def hub() -> Iterator[Hub]:
     held = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(StandIn):
         def do_GET(self) -> None:
             status, body, headers = held.answer(self.path)
             self.send_response(status)
@@ -55,13 +53,9 @@ def hub() -> Iterator[Hub]:
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        held.url = f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as url:
+        held.url = url
         yield held
-        server.shutdown()
 
 
 def read(folder: Path, name: str) -> dict:

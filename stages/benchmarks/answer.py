@@ -2,7 +2,7 @@
 
 Reads   policy: a model folder; asked: rows of stages/benchmarks/ask.py
 Writes  answers: id, sample; logprob of the choice (a sum, nats), or completion, finished, tokens
-Params  dtype, seed
+Params  generate.thinking (strip: an answer is what is said behind it); dtype, seed
 Source  how a text becomes ids: lm_eval/api/model.py, _encode_pair; a choice's beginning is cut where the question alone
         would end, spaces at its end going to the choice
 
@@ -11,7 +11,6 @@ which those of one question, or all of one subject, share what they begin with a
 that is longer than the model's context is refused.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat, rows
+from stages.benchmarks import engines
 from stages.sampling import engine
 from stages.signals import batching, forward
 
@@ -119,22 +119,29 @@ class Writer:
             ]
             prompts = [{"prompt_token_ids": text_ids(tokenizer, row["context"])} for row in asked]
             made = [output.outputs[0] for output in engine.drawn(started, prompts, settings, tick)]
-            return [
-                row | {"completion": one.text, "finished": one.finish_reason == "stop", "tokens": len(one.token_ids)}
-                for row, one in zip(asked, made, strict=True)
-            ]
+            return [row | self.told(one) for row, one in zip(asked, made, strict=True)]
 
         return write
+
+    def told(self, output: Any) -> dict[str, Any]:
+        """`columns` of one of vLLM's completions."""
+        text = engine.without_thinking(output.text) if self.engine.thinking == "strip" else output.text
+        return {"completion": text, "finished": output.finish_reason == "stop", "tokens": len(output.token_ids)}
+
+
+def longest_of_each(asked: list[dict]) -> list[dict]:
+    """Of every question and its context the row with the longest continuation: 25 shots are not read again for each."""
+    found: dict[tuple[str, str], dict] = {}
+    for row in sorted(asked, key=lambda row: len(row["continuation"] or "")):
+        found[row["id"], row["context"]] = row
+    return list(found.values())
 
 
 def check_room(policy: Path, asked: list[dict]) -> int:
     """Tokens of the longest row with all that may come. Raises ValueError where that is over the model's context."""
-    from transformers import AutoConfig
-
-    tokenizer = chat.load_tokenizer(policy)
-    context = AutoConfig.from_pretrained(policy, local_files_only=True).max_position_embeddings
+    tokenizer, context = chat.load_tokenizer(policy), engines.context(policy)
     longest = 0
-    for row in asked:
+    for row in longest_of_each(asked):
         told = len(text_ids(tokenizer, row["context"] + (row["continuation"] or ""))) + (row["max_tokens"] or 0)
         if told > context:
             rule = f"question {row['id']} of {row['task']} takes {told} tokens, the context of {policy} is {context}"
@@ -145,13 +152,10 @@ def check_room(policy: Path, asked: list[dict]) -> int:
 
 def worker(params: Any, policy: Path, asked: list[dict]) -> Weigher | Writer:
     """Who answers these rows."""
-    longest, runtime = check_room(policy, asked), params.runtime
+    longest = check_room(policy, asked)
     if asked[0]["kind"] == "loglikelihood":
-        return Weigher(policy, params.dtype, batching.layout(runtime))
-    layout = engine.Layout(
-        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.tensor_parallel
-    )
-    return Writer(engine.Sampler(policy, params.dtype, params.seed, 0, longest, False, "keep", layout))
+        return Weigher(policy, params.dtype, batching.layout(params.runtime))
+    return Writer(engines.sampler(params, policy, longest, max(row["max_tokens"] for row in asked)))
 
 
 def main(params: Any, policy: Path, asked: Path, *, answers: Path) -> None:
@@ -162,11 +166,3 @@ def main(params: Any, policy: Path, asked: Path, *, answers: Path) -> None:
     tokens = sum(row["tokens"] for row in made)
     number = len({row["id"] for row in questions})
     print(f"answer: {number} questions of {asked.stem} by {policy}, {len(made)} rows, {tokens:,} tokens")
-    check_finite(made, asked)
-
-
-def check_finite(made: list[dict], asked: Path) -> None:
-    """Raise ValueError for a log-probability that is no number."""
-    bad = [row["id"] for row in made if row.get("logprob") is not None and not math.isfinite(row["logprob"])]
-    if bad:
-        raise ValueError(f"question {bad[0]} of {asked}: a choice's log-probability is no number; the model is broken")

@@ -23,8 +23,8 @@ SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # of the question
         ("sample", pa.int32()),  # of its choices; 0 for a text
-        ("task", pa.string()),  # lm-eval's, and of MMLU the subject
-        ("subject", pa.string()),
+        ("task", pa.string()),  # lm-eval's
+        ("subject", pa.string()),  # of MMLU; "" in the others
         ("kind", pa.string()),  # loglikelihood of `continuation`, or generate_until one of `until`
         ("context", pa.string()),
         ("continuation", pa.string()),
@@ -38,14 +38,30 @@ LIMIT = 256
 """Tokens of a written answer where a task names none: lm-eval's."""
 
 
-def written_by(tokenizer: Any) -> Any:
-    """lm-eval's way to ask for a conversation as text."""
+def folded(conversation: list[dict]) -> list[dict]:
+    """With what the system says at the beginning of the first user turn."""
+    first, *rest = conversation
+    if first["role"] != "system" or not rest:
+        return conversation
+    return [{"role": "user", "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
+
+
+def written_by(model: Path) -> Any:
+    """lm-eval's way to ask for a conversation as text. Raises ValueError for one that the model's template refuses."""
+    from jinja2 import TemplateError
+
+    tokenizer = chat.load_tokenizer(model)
+    fold = json.loads((model / "text_contract.json").read_text(encoding="utf-8"))["fold_system"]
 
     def text(conversation: list[dict], add_generation_prompt: bool = True) -> str:
-        more = {"continue_final_message": not add_generation_prompt}
-        return tokenizer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=add_generation_prompt, **more
-        )
+        more = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+        said = {True: folded, False: list}[fold](conversation)
+        try:
+            return tokenizer.apply_chat_template(said, tokenize=False, **more)
+        except TemplateError as error:
+            roles = " ".join(message["role"] for message in said)
+            told = f"the chat template of {model} refuses {roles} ({' '.join(str(error).split())})"
+            raise ValueError(f"{told}; set system_role: fold in bases, or chat: false in benchmarks") from error
 
     return text
 
@@ -69,13 +85,14 @@ def row(instance: Any, task: str, subject: str, max_tokens: int | None) -> dict[
     return asked | {"until": how["until"], "max_tokens": limit, "temperature": temperature}
 
 
-def rows(task: str, questions: list[dict], shots: list[dict], entry: Any, tokenizer: Any) -> list[dict[str, Any]]:
+def rows(task: str, questions: list[dict], shots: list[dict], entry: Any, model: Path) -> list[dict[str, Any]]:
     """Every request of the questions, those of a subject together."""
     examples, found = tasks.parts(task, shots), []
+    how: dict[str, Any] = {}
+    if entry.chat:
+        how = {"apply_chat_template": True, "chat_template": written_by(model), "fewshot_as_multiturn": True}
     for subject, those in tasks.parts(task, questions).items():
-        made = tasks.built(task, subject, those, examples.get(subject, []), entry.shots)
-        more = {"chat_template": written_by(tokenizer), "fewshot_as_multiturn": True} if entry.chat else {}
-        made.build_all_requests(apply_chat_template=entry.chat, **more)
+        made = tasks.built(task, subject, those, examples.get(subject, []), entry.shots, **how)
         found += [row(instance, task, subject, entry.max_tokens) for instance in made.instances]
     return found
 
@@ -85,7 +102,7 @@ def main(params: Any, name: str, raw: Path, model: Path, *, asked: Path) -> None
     questions = tasks.questions_of(entry.task, raw)
     taken = tasks.chosen(questions, entry.questions)
     shots = tasks.documents(entry.task, raw, "shots")
-    made = rows(entry.task, taken, shots, entry, chat.load_tokenizer(model))
+    made = rows(entry.task, taken, shots, entry, model)
     pq.write_table(pa.Table.from_pylist(made, SCHEMA), asked)
     told = f"{len(taken)} of {len(questions)} questions, {entry.shots} shots"
     print(f"ask {name}: {told}, {len(made)} {made[0]['kind']} rows by {entry.task}")

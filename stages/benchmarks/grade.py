@@ -30,7 +30,6 @@ def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
     """Metric -> question -> score, of the rows of one task and subject."""
     documents = {row["id"]: json.loads(row["document"]) for row in rows}
     task = tasks.built(rows[0]["task"], rows[0]["subject"], list(documents.values()), [], 0)
-    task.build_all_requests()
     answered = {(row["id"], row["sample"]): row for row in rows}
     requests: dict[str, list[Any]] = {}
     for instance in task.instances:
@@ -43,9 +42,14 @@ def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
         for name, instances in requests.items():
             graded = task.process_results(documents[name], [instance.filtered_resps[way] for instance in instances])
             for metric, value in graded.items():
-                called = metric if len(ways) == 1 else f"{metric}_{way.removesuffix('-extract').removesuffix('-match')}"
-                found.setdefault(called, {})[name] = float(value)
+                found.setdefault(called(metric, way, len(ways)), {})[name] = float(value)
     return found
+
+
+def called(metric: str, way: str, ways: int) -> str:
+    """A metric's name, with the way in which the answer was read where there are several."""
+    short = way.removesuffix("-extract").removesuffix("-match")
+    return metric if ways == 1 else f"{metric}_{short}"
 
 
 def graded(rows: list[dict]) -> dict[str, Any]:

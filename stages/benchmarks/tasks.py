@@ -12,14 +12,16 @@ questions come from `questions.jsonl` of a folder, the worked examples from `sho
 Source  https://github.com/EleutherAI/lm-evaluation-harness, lm_eval/tasks and lm_eval/api/task.py
 """
 
-import gzip
+import contextlib
 import hashlib
+import io
 import json
 import random
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from stages.benchmarks import stored
 
 SHOTS_SEED = 1234
 """lm-eval's own, for tasks whose examples are drawn anew for each question."""
@@ -58,25 +60,6 @@ OWN_TEXT = {
 }
 
 
-def stored(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a file of the folder, packed or not; none where it is not there.
-
-    Raises ValueError for a line that is no object.
-    """
-    packed, plain = folder / f"{name}.jsonl.gz", folder / f"{name}.jsonl"
-    if not packed.exists() and not plain.exists():
-        return []
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
-    lines = enumerate(content.decode("utf-8").split("\n"), 1)
-    rows = []
-    for number, line in ((number, line) for number, line in lines if line.strip()):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder}/{name}.jsonl:{number}: {line[:60]!r} is no JSON object; mend it") from error
-    return rows
-
-
 def as_arc(row: dict) -> dict:
     if isinstance(row["question"], str):
         return row
@@ -105,8 +88,14 @@ def as_truthfulqa(row: dict) -> dict:
 
 def as_own(row: dict) -> dict:
     choices = row.get("choices") or []
+    words = {"question": row["question"], "answer": row["answer"]} | {f"choice {k}": c for k, c in enumerate(choices)}
+    for name, value in words.items():
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{name} = {value!r} must be a text that says something")
     if choices and row["answer"] not in choices:
         raise ValueError(f"answer {row['answer']!r} is none of the choices {choices}")
+    if len(set(choices)) < len(choices):
+        raise ValueError(f"choices {choices}: one stands there twice")
     return {"question": row["question"], "answer": row["answer"], "choices": choices}
 
 
@@ -126,25 +115,13 @@ FORMS: dict[str, Callable[[dict], dict]] = {
 
 def documents(task: str, folder: Path, name: str) -> list[dict[str, Any]]:
     """The rows of a file in lm-eval's form. Raises ValueError for one of another form."""
-    found = []
-    for number, row in enumerate(stored(folder, name), 1):
-        try:
-            found.append(FORMS[task](row))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            told = f"a field {error} is missing" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{folder}/{name}.jsonl:{number}: {told}, as {task} has it; mend the line") from error
-    return found
+    return stored.shaped(folder, name, FORMS[task], f"as {task} has it")
 
 
 def questions_of(task: str, folder: Path) -> list[dict[str, Any]]:
     """Of questions.jsonl. Raises ValueError for one that stands there twice, or where there is none."""
     found = documents(task, folder, "questions")
-    if not found:
-        raise ValueError(f"{folder}: no questions.jsonl, or an empty one; put the questions there")
-    counts = Counter(map(identity, found))
-    twice = next((document for document in found if counts[identity(document)] > 1), None)
-    if twice:
-        raise ValueError(f"{folder}/questions.jsonl: {twice['question']!r:.80} stands there twice; ask it once")
+    stored.check_once(folder, [(document["question"], identity(document)) for document in found])
     return found
 
 
@@ -184,8 +161,9 @@ def configured(task: str, subject: str, questions: list[dict]) -> dict[str, Any]
     return {name: value for name, value in load_yaml(file).items() if name not in ("tag", "task_alias")}
 
 
-def built(task: str, subject: str, questions: list[dict], shots: list[dict], number: int) -> Any:
-    """A task of lm-eval with these questions and `number` worked examples before each.
+def built(task: str, subject: str, questions: list[dict], shots: list[dict], number: int, **how: Any) -> Any:
+    """A task of lm-eval with these questions as its requests, `number` worked examples before each; `how` is lm-eval's
+    for a chat template.
 
     Raises ValueError where there are fewer, where one of them is asked, or where the task brings its own.
     """
@@ -210,4 +188,6 @@ def built(task: str, subject: str, questions: list[dict], shots: list[dict], num
     made = ConfigurableTask(config=config | {"custom_dataset": lambda **_: data, "metadata": {}})
     made.set_fewshot_seed(SHOTS_SEED)
     random.seed(0)  # as simple_evaluate does
+    with contextlib.redirect_stderr(io.StringIO()):  # a bar of milliseconds
+        made.build_all_requests(**how)
     return made

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from stages.data import jsonl, overlap
 
-FIELDS = ["prompt", "question", "instruction", "text", "turns"]
+FIELDS = ["prompt", "question", "instruction", "text", "turns", "Question"]
+"""ARC's question is an object, whose text is `stem`; TruthfulQA's CSV writes Question."""
 
 
 def texts(file: Path) -> list[str]:
@@ -30,7 +31,8 @@ def texts(file: Path) -> list[str]:
             if question is None:
                 told = f"no object with one of the fields {FIELDS}: {line[:80]!r}"
                 raise ValueError(f"{file}:{number}: {told}; name the field so, or mend the line")
-            found += question if isinstance(question, list) else [question]
+            asked = question.get("stem") if isinstance(question, dict) else question
+            found += asked if isinstance(asked, list) else [asked]
     return found
 
 

@@ -43,18 +43,21 @@ def score(values: np.ndarray, confidence: float) -> dict[str, Any]:
     return {"value": round(float(values.mean()), 4), "interval": [round(float(bound), 4) for bound in found]}
 
 
-def difference(mine: np.ndarray, theirs: np.ndarray, confidence: float) -> dict[str, Any]:
-    """Of the mean scores on the same questions, and how many questions it would take to see 5 points."""
+def difference(mine: np.ndarray, theirs: np.ndarray, confidence: float, comparisons: int = 1) -> dict[str, Any]:
+    """Of the mean scores on the same questions, its interval alone, and how many questions it would take to see 5
+    points among so many comparisons, at the first and strictest of Holm's levels.
+    """
     each = mine - theirs
     if set(np.unique(np.abs(each))) <= {0.0, 1.0} or each.std() == 0:
         each = np.append(each, [1.0, -1.0])
     middle, spread = float(each.mean()), float(each.std())
     error, beyond = spread / math.sqrt(len(each)), float(stats.norm.ppf((1 + confidence) / 2))
-    wanted = ((beyond + stats.norm.ppf(POWER)) * spread / POINTS) ** 2
+    strict = float(stats.norm.ppf(1 - (1 - confidence) / 2 / comparisons))
+    wanted = ((strict + stats.norm.ppf(POWER)) * spread / POINTS) ** 2
     return {
         "difference": round(float((mine - theirs).mean()), 4),
         "interval": [round(max(middle - beyond * error, -1.0), 4), round(min(middle + beyond * error, 1.0), 4)],
-        "p": round(float(2 * stats.norm.sf(abs(middle) / error)), 4),
+        "p": float(2 * stats.norm.sf(abs(middle) / error)),
         "questions_for_5_points": math.ceil(wanted),
     }
 
@@ -64,7 +67,8 @@ def judged(found: dict[str, dict[str, Any]], confidence: float) -> dict[str, dic
     corrected: Any = multipletests([facts["p"] for facts in found.values()], 1 - confidence, method="holm")[1]
     for facts, p in zip(found.values(), corrected, strict=True):
         sign = "higher" if facts["difference"] > 0 else "lower"
-        facts |= {"p_holm": round(float(p), 4), "verdict": sign if p < 1 - confidence else "no difference seen"}
+        verdict = sign if p < 1 - confidence else "no difference seen"
+        facts |= {"p": round(facts["p"], 4), "p_holm": round(float(p), 4), "verdict": verdict}
     return found
 
 
@@ -74,7 +78,8 @@ def compared(read: dict[str, dict[str, Any]], task: str, confidence: float) -> d
     metrics = list(arrays["pi0"])
     headline = HEADLINE.get(task, metrics[0])
     pi0 = arrays["pi0"][headline]
-    over = {policy: difference(mine[headline], pi0, confidence) for policy, mine in arrays.items() if policy != "pi0"}
+    others = {policy: mine[headline] for policy, mine in arrays.items() if policy != "pi0"}
+    over = {policy: difference(mine, pi0, confidence, len(others)) for policy, mine in others.items()}
     counts = {
         policy: {name: facts[name] for name in ("empty", "cut_off") if name in facts} for policy, facts in read.items()
     }

@@ -57,6 +57,8 @@ class Params(kinds.Section):
 
     evaluate: evaluation.Evaluate
     benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Benchmark]
+    chats: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Chat]
+    referee: evaluation.Referee
     stop: evaluation.Stop
     select: evaluation.Select
     runtime: runtime.Runtime

@@ -15,6 +15,7 @@ ENVIRONMENT = {
 LOGGERS = {
     "DeepSpeed": "says at every start that it found no GPU",
     "bitsandbytes.backends.cpu.ops": "misses an optional kernel",
+    "lm_eval.api.task": "explains an option of its command line for every task",
     "torch._library.triton": "misses triton",
     "transformers.modeling_utils": "reports which weights a reward model leaves out of its base",
 }

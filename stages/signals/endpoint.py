@@ -1,8 +1,9 @@
 """Ask a judge behind an OpenAI-compatible endpoint, and keep every answer that was paid for.
 
-Answers are appended to judge/<served model>.jsonl as they come, in STAGE_HOME (else .scratch), under a hash of the
-endpoint and the whole request: a run that died, or whose endpoint gave up half-way, asks only what is not there yet.
-The key comes from the environment (JUDGE_API_KEY, or OPENAI_API_KEY).
+The ledger is judge/<served model>.jsonl in STAGE_HOME (else .scratch). Each line is one judgement: the endpoint and the
+whole request, under their hash; the answer with the model's version and the tokens that were paid for, as the endpoint
+tells them; and when. A run that died, or whose endpoint gave up half-way, asks only what is not there yet. The key
+comes from the environment (JUDGE_API_KEY, or OPENAI_API_KEY).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,14 +66,15 @@ def verdict(answer: dict) -> float | None:
 
 
 def simplified(response: Any) -> dict:
-    """What counts of a response: the text, and the likely tokens at the verdict's place.
+    """What counts of a response: the text, the likely tokens at the verdict's place, who spoke and how much was paid.
 
     Raises BadResponse for one that is no chat completion.
     """
     try:
         choice = response.choices[0]
         likely = at_the_verdict(choice.logprobs.content or []) if choice.logprobs else []
-        return {"text": choice.message.content or "", "tokens": [(t.token, t.logprob) for t in likely]}
+        said = {"text": choice.message.content or "", "tokens": [(t.token, t.logprob) for t in likely]}
+        return said | {"by": response.model, "paid": response.usage.model_dump() if response.usage else None}
     except (AttributeError, IndexError, TypeError) as error:
         raise BadResponse(f"a response that is no chat completion: {str(response)[:80]!r}") from error
 
@@ -125,19 +128,20 @@ class Keeper:
         self.file, self.lock = path.open("a", encoding="utf-8"), threading.Lock()
         self.file.write("" if whole else "\n")
 
-    def keep(self, name: str, answer: dict) -> None:
+    def keep(self, name: str, asked: dict, answer: dict) -> None:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
         with self.lock:
-            self.file.write(json.dumps({"request": name, "answer": answer}) + "\n")
+            self.file.write(json.dumps({"request": name, "answer": answer, "asked": asked, "when": when}) + "\n")
             self.file.flush()
             os.fsync(self.file.fileno())
 
 
-def request(served: Served, words: str) -> dict[str, Any]:
+def request(served: Served, messages: list[dict[str, str]]) -> dict[str, Any]:
     """What is sent for one question."""
     logprobs = {"logprobs": True, "top_logprobs": served.top_logprobs} if served.top_logprobs else {}
     return {
         "model": served.name,
-        "messages": [{"role": "user", "content": words}],
+        "messages": messages,
         "temperature": 0.0,
         served.limit_by: served.max_tokens,
         "seed": 0,
@@ -150,17 +154,22 @@ def name_of(served: Served, body: dict[str, Any]) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()
 
 
-def check_heard(heard: list[float | None], last: dict | None) -> None:
+def check_heard(heard: list[bool], last: dict | None) -> None:
     """Raise ValueError where nothing that was heard so far could be read."""
-    if last and len(heard) >= MOST_UNREADABLE and heard.count(None) == len(heard):
-        told = f"none of the first {len(heard)} answers is A or B; the last is {last['text'][:80]!r}"
-        raise ValueError(f"{told}; mend judge.template, or raise judge.max_tokens for a judge that thinks first")
+    if last and len(heard) >= MOST_UNREADABLE and not any(heard):
+        told = f"none of the first {len(heard)} answers holds a verdict; the last is {last['text'][:80]!r}"
+        raise ValueError(f"{told}; mend the judge's template, or raise its max_tokens where it thinks first")
 
 
-def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]], list[float | None]]:
-    """A function from questions to P(A); None where the answer could not be read.
+Listen = Callable[[list[list[dict[str, str]]]], list[dict | None]]
+"""Conversations to what was said at the end of each; None where the endpoint did not answer."""
 
-    Raises ValueError where too many stay unanswered.
+
+def listener(served: Served, readable: Callable[[dict], bool]) -> Listen:
+    """A function that asks the endpoint what the ledger does not hold.
+
+    `readable` says whether an answer holds a verdict. Raises ValueError where too many stay unanswered, and where none
+    of the first ones can be read.
     """
     import openai
 
@@ -169,22 +178,22 @@ def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]],
     path = journal(served)
     known, keeper = kept(path), Keeper(path)
 
-    def ask(questions: list[Any]) -> list[float | None]:
-        bodies = [request(served, render(question)) for question in questions]
+    def listen(conversations: list[list[dict[str, str]]]) -> list[dict | None]:
+        bodies = [request(served, messages) for messages in conversations]
         names = [name_of(served, body) for body in bodies]
         failures: list[str] = []
-        heard: list[float | None] = []
+        heard: list[bool] = []
         missing = {name: body for name, body in zip(names, bodies, strict=True) if name not in known}
 
         def fetch(name: str) -> None:
             try:
                 known[name] = answered(missing[name], client)
-                keeper.keep(name, known[name])
-                heard.append(verdict(known[name]))
+                keeper.keep(name, {"url": served.url} | missing[name], known[name])
+                heard.append(readable(known[name]))
             except (openai.APIError, BadResponse, json.JSONDecodeError) as error:
                 failures.append(f"{type(error).__name__}: {' '.join(str(error).split())[:120]}")
-            if len(failures) > MOST_UNANSWERED * len(questions):
-                told = f"{len(failures)} of {len(questions)} questions got no answer from {served.url} ({failures[-1]})"
+            if len(failures) > MOST_UNANSWERED * len(bodies):
+                told = f"{len(failures)} of {len(bodies)} questions got no answer from {served.url} ({failures[-1]})"
                 raise ValueError(f"{told}; {len(known)} answers are kept in {path}, run again to ask only the others")
             check_heard(heard, known.get(name))
 
@@ -194,6 +203,17 @@ def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]],
             except ValueError:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return [verdict(known[name]) if name in known else None for name in names]
+        return [known.get(name) for name in names]
+
+    return listen
+
+
+def asker(served: Served, render: Callable[[Any], str]) -> Callable[[list[Any]], list[float | None]]:
+    """A function from questions to P(A); None where the answer is missing or could not be read."""
+    listen = listener(served, lambda answer: verdict(answer) is not None)
+
+    def ask(questions: list[Any]) -> list[float | None]:
+        answers = listen([[{"role": "user", "content": render(question)}] for question in questions])
+        return [None if answer is None else verdict(answer) for answer in answers]
 
     return ask

@@ -8,17 +8,13 @@ put back as it was. The results stay: metrics/benchmarks/ in git, the answers in
 nothing.
 """
 
-import io
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from stages.tools import in_use
 
-from stages.guard import params
-
-PARAMS, QUESTIONS = Path("params.yaml"), Path("data/raw/tasks")
+QUESTIONS = Path("data/raw/tasks")
 SLICES: dict[str, dict[str, Any]] = {
     "gsm8k": {"task": "gsm8k_cot", "questions": 16, "shots": 8, "max_tokens": 128},
     "arc": {"task": "arc_challenge", "questions": 32, "shots": 25, "max_tokens": None},
@@ -29,35 +25,28 @@ SLICES: dict[str, dict[str, Any]] = {
 OWN = {"task": "own", "questions": None, "shots": 0, "max_tokens": 64}
 
 
-def put_in_use(text: str) -> str:
-    """The text of params.yaml with every benchmark whose questions are there; comments stay.
+def those_here(tree: Any) -> None:
+    """Put every benchmark in use whose questions are here, in the tree of params.yaml.
 
     Raises ValueError where there are none.
     """
-    yaml = YAML()
-    yaml.width = 200
-    tree, out = yaml.load(text), io.StringIO()
-    for folder in sorted(path.parent for path in QUESTIONS.glob("*/questions.jsonl*")):
+    folders = {
+        path.parent for name in ("questions.jsonl", "questions.jsonl.gz") for path in QUESTIONS.glob(f"*/{name}")
+    }
+    for folder in sorted(folders):
         entry = {"raw": str(folder), "chat": False} | SLICES.get(folder.name, OWN)
         tree["benchmarks"].setdefault(folder.name, entry)
     if not tree["benchmarks"]:
         raise ValueError(f"no benchmark is in use, and no {QUESTIONS}/<name>/questions.jsonl is there; put one there")
-    yaml.dump(tree, out)
-    return out.getvalue()
 
 
 def main() -> None:
-    before = PARAMS.read_text(encoding="utf-8")
     try:
-        params.load(PARAMS)
-        PARAMS.write_text(put_in_use(before), encoding="utf-8")
-        names = list(params.load(PARAMS).benchmarks)
-        tables = [f"benchmark_table@{name}" for name in names]
-        code = subprocess.run(["dvc", "--wait-for-lock", "repro", "--quiet", *tables]).returncode
+        with in_use.in_use(those_here) as params:
+            names = list(params.benchmarks)
+            code = in_use.repro([f"benchmark_table@{name}" for name in names])
     except ValueError as error:
         sys.exit(f"benchmarks: {error}")
-    finally:
-        PARAMS.write_text(before, encoding="utf-8")
     if code:
         sys.exit(f"benchmarks: dvc repro ended with {code}; its own message stands above")
     for name in names:

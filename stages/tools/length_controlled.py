@@ -11,7 +11,6 @@ Prints  a table in Markdown: rows judged, win rate, length-controlled win rate a
 """
 
 import argparse
-import gzip
 import json
 import sys
 from pathlib import Path
@@ -19,20 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from stages.benchmarks import stored
 from stages.evaluation import html_pages, length_controlled
 
 RESAMPLES, CONFIDENCE, SEED = 1000, 0.95, 1
 
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of a file, packed or not. Raises ValueError for a line that is no row."""
-    packed = folder / f"{name}.jsonl.gz"
-    stored = packed if packed.exists() else folder / f"{name}.jsonl"
-    content = gzip.decompress(stored.read_bytes()) if stored == packed else stored.read_bytes()
-    try:
-        return [json.loads(line) for line in content.decode("utf-8").rstrip("\n").split("\n")]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{stored}: {error}; mend the line") from error
+    """The rows of a file, packed or not. Raises ValueError where it is not there, and for a line that is no row."""
+    found = [row for _, row in stored.rows(folder, name)]
+    if not found:
+        raise ValueError(f"{folder}/{name}.jsonl is not there, or empty; bring it")
+    return found
 
 
 def gamed(folder: Path, instructions: list[dict]) -> length_controlled.Gamed:
@@ -73,7 +70,9 @@ def main() -> None:
         known, others = {row["index"]: row["difficulty"] for row in instructions}, gamed(given.folder, instructions)
         chosen = given.model or sorted(models)
         table = [line(name, models[name], known, others, said.get(name)) for name in chosen]
-    except (OSError, KeyError, ValueError) as error:
+    except KeyError as error:
+        sys.exit(f"length_controlled: a row of {given.folder} has no field {error}; bring the file whole")
+    except (OSError, TypeError, ValueError) as error:
         sys.exit(f"length_controlled: {' '.join(str(error).split())}")
     header = ["model", "judged", "win rate", "length-controlled", "interval", "published", "difference"]
     print(html_pages.markdown(header, table), end="")

@@ -39,8 +39,9 @@ def settled(template: str, settings: dict[str, Any]) -> str:
 
 def check_plain(tokenizer: Any) -> None:
     """Raise ValueError for a template that cannot write a question and its answer, such as one for pictures."""
-    text = tokenizer.decode(chat.rendered(tokenizer, chat.ANSWERED))
-    missing = [message["role"] for message in chat.ANSWERED if message["content"] not in text]
+    said = FORMS["several_turns"][:2]  # words that stand in no role's name and in no control word
+    text = tokenizer.decode(chat.rendered(tokenizer, said))
+    missing = [message["role"] for message in said if message["content"] not in text]
     if missing:
         told = f"the chat template writes {text[-60:]!r} and leaves out what the {missing[0]} says"
         raise ValueError(f"{told}; bring a template for text, `template` in bases or pretrained")

@@ -3,7 +3,7 @@ this run, each in a process of its own, on the same questions.
 
 Run     python -m tests.perf.benchmarks MODEL FOLDER TASK SHOTS QUESTIONS     (FOLDER with questions.jsonl, shots.jsonl)
 Prints  questions/s of each without the model's load, and their ratio: the median of three rounds taken in turn; and by
-        how much the two differ at most in a question's score
+        how many nats the two differ at most in a choice's log-probability
 """
 
 import json
@@ -20,13 +20,12 @@ ROUNDS = 3
 
 def requests(model: Path, folder: Path, task: str, shots: int, number: int) -> list[dict[str, Any]]:
     """What `ask` writes."""
-    from stages import chat
     from stages.benchmarks import ask, tasks
 
     entry = SimpleNamespace(shots=shots, chat=False, max_tokens=None)
     questions = tasks.chosen(tasks.documents(task, folder, "questions"), number)
     examples = tasks.documents(task, folder, "shots")
-    return ask.rows(task, questions, examples, entry, chat.load_tokenizer(model))
+    return ask.rows(task, questions, examples, entry, model)
 
 
 def ours(model: Path, rows: list[dict[str, Any]]) -> tuple[float, list[float]]:

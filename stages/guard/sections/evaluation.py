@@ -1,8 +1,8 @@
 """What the room `evaluation` reads of params.yaml: by what policies are judged, stopped and selected."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.guard.sections.kinds import Count, Positive, Raw, Section, Share
 
@@ -23,6 +23,33 @@ class Benchmark(Section):
     shots: Annotated[int, Field(ge=0)]
     chat: bool
     max_tokens: Count | None
+
+
+class Chat(Section):
+    task: Literal["alpaca_eval", "mt_bench", "arena_hard"]
+    raw: Raw
+    questions: Count | None
+    baseline: str | None
+    max_tokens: Count
+    words: Raw
+
+    @model_validator(mode="after")
+    def a_comparison_has_a_baseline(self) -> Self:
+        if self.task == "mt_bench" and self.baseline:
+            raise ValueError(f"baseline = {self.baseline!r}, and mt_bench rates each answer alone; set it to null")
+        if self.task != "mt_bench" and not self.baseline:
+            raise ValueError(
+                f"baseline = null, and {self.task} compares; name the field with the answer to compare with"
+            )
+        return self
+
+
+class Referee(Section):
+    model: Raw
+    served: str | None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)]
+    max_tokens: Count
+    limit_by: Literal["max_tokens", "max_completion_tokens"]
 
 
 class Stop(Section):
