@@ -131,21 +131,21 @@ def files_of(run: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def bring_tiny_model(folder: Path, seed: int) -> Path:
-    """The smoke profile's two-layer random model, as `base` writes it."""
+def bring_tiny_model(folder: Path, number: int) -> Path:
+    """The smoke profile's two-layer random model, as `base` writes it, drawn from a number."""
     from types import SimpleNamespace
 
     from stages.training import base
 
-    section = SimpleNamespace(model="tiny-random", revision=None, template_settings={}, system_role="keep")
-    params = SimpleNamespace(bases={"base": section}, dtype="float32", seed=seed)
+    section = SimpleNamespace(model="tiny-random", revision=str(number), template_settings={}, system_role="keep")
+    params = SimpleNamespace(bases={"base": section}, dtype="float32")
     base.main(params, "base", ROOT / "data/raw/templates/base", model=folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bring_tiny_model(tmp_path_factory.mktemp("model") / "tiny", seed=1)
+    return bring_tiny_model(tmp_path_factory.mktemp("model") / "tiny", number=1)
 
 
 @pytest.fixture

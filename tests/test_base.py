@@ -18,7 +18,7 @@ NO_TEMPLATE = Path("data/raw/templates/base")
 
 def bring(folder: Path, model: Path, revision: str | None, own: Path = NO_TEMPLATE, **settings) -> Path:
     section = SimpleNamespace(model=str(folder), revision=revision, template_settings=settings, system_role="keep")
-    base.main(SimpleNamespace(bases={"mine": section}, dtype="float32", seed=1), "mine", own, model=model)
+    base.main(SimpleNamespace(bases={"mine": section}, dtype="float32"), "mine", own, model=model)
     return model
 
 

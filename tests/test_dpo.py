@@ -28,7 +28,7 @@ def edited(path, **changes):
 
 @pytest.fixture
 def another(tmp_path):
-    return bring_tiny_model(tmp_path / "another", seed=2)
+    return bring_tiny_model(tmp_path / "another", number=2)
 
 
 def train(params, model, reference_model, path, out):

@@ -25,7 +25,7 @@ def brought(request, tmp_path):
         template_settings=SETTINGS.get(request.param, {}),
         system_role="keep",
     )
-    params = SimpleNamespace(bases={"base": entry}, dtype="float32", seed=1)
+    params = SimpleNamespace(bases={"base": entry}, dtype="float32")
     base.main(params, "base", ROOT / "data/raw/templates/base", model=tmp_path / "base")
     return tmp_path / "base"
 

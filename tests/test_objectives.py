@@ -83,7 +83,7 @@ def test_a_loss_that_compares_rows_of_a_micro_batch_is_refused_where_the_layout_
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """A policy that is not its reference: the tiny model drawn with another seed."""
-    return bring_tiny_model(tmp_path_factory.mktemp("other") / "tiny", seed=2)
+    return bring_tiny_model(tmp_path_factory.mktemp("other") / "tiny", number=2)
 
 
 def first_loss(policy, reference, history, runtime, out, **changes) -> float:

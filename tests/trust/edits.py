@@ -67,9 +67,7 @@ OWN = f"{{own: {{source: quickstart, raw: {RAW}, rule: {{}}, filter: {{min_margi
 TRAINED = ["sft", "reward_model@*", "dpo*"]
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
-    "`seed`": Edit(
-        param("seed", "7"), ["base@*", "sft", "reward_model@*", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]
-    ),
+    "`seed`": Edit(param("seed", "7"), ["sft", "reward_model@*", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]),
     "`dtype`": Edit(param("dtype", "bfloat16"), ["base@*"]),
     "`bases.base.revision`": Edit(param("bases.base.revision", "0.1.3"), ["base@*"]),
     "`bases.base.template_settings`": Edit(

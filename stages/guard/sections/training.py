@@ -18,6 +18,12 @@ class Base(Section):
     template_settings: Settings
     system_role: Literal["keep", "fold"]
 
+    @model_validator(mode="after")
+    def a_random_model_is_drawn_from_a_number(self) -> Self:
+        if self.model == "tiny-random" and not (self.revision or "").isdecimal():
+            raise ValueError(f"revision = {self.revision}: tiny-random is drawn from a number, such as '1'")
+        return self
+
 
 class StartFrom(Section):
     policy: str
