@@ -2,7 +2,8 @@
 # make check: what a developer wants before a commit.  make lock: resolve the lock again after an edit of pyproject.toml.
 # make signals: train and measure every preference signal, print them side by side.
 # make benchmarks: ask every policy the benchmarks whose questions lie in data/raw/tasks.
-# make ablations: what each choice of the algorithm is worth, as experiments in DVC's queue.
+# make ablations: what each choice of the algorithm is worth, as DVC experiments.
+# make seeds: what the claim is worth over five seeds, as DVC experiments.
 # make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
 # make families: models of eight families through the whole pipeline.
 SHELL := /bin/bash
@@ -19,7 +20,7 @@ export PYTHONUTF8 := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro signals benchmarks ablations test check lock verify invalidation chaos families
+.PHONY: setup repro signals benchmarks ablations seeds test check lock verify invalidation chaos families
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -46,6 +47,9 @@ benchmarks: setup
 
 ablations: setup
 	python -m stages.tools.ablations
+
+seeds: setup
+	@python -m stages.tools.seeds
 
 test: setup
 	ruff format --check .

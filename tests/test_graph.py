@@ -94,6 +94,16 @@ def test_a_dear_stage_has_no_output_that_takes_it_out_of_the_run_cache():
             assert all(out.use_cache for out in stage.outs), name
 
 
+def test_seeds_share_the_model_the_data_and_the_prompts_and_nothing_that_trains_or_samples():
+    """What docs/experiments.md says of `make seeds`."""
+    tracking = [name for name, stage in NAMED.items() if any("seed" in dep.params for dep in stage.params)]
+    seeded = graph.downstream(NAMED, tracking)
+    data = {"base@base", "prompts", "phrases", "prepare@quickstart", "mix_start", "filter@quickstart", "split", "audit"}
+    judged = {"reward_bench", "pairs_as_candidates"}
+    assert set(NAMED) - seeded == data | judged | {"demonstrations", "offline", "batch@t0", "batch@t1", "fingerprint"}
+    assert (len(NAMED), len(seeded)) == (50, 35)
+
+
 def test_metrics_are_one_file():
     assert [out.def_path for stage in STAGES for out in stage.outs if out.is_metric] == ["metrics/summary.json"]
 

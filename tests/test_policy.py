@@ -253,7 +253,7 @@ def test_an_adapter_is_trained_kept_and_merged_into_a_policy_that_vllm_samples_f
     assert one.keys() == two.keys() and 0 < distance(one, two) < 0.02 * distance(one, start)
 
 
-def test_the_ablations_run_in_the_queue_and_fill_one_table(own_smoke):
+def test_the_ablations_run_as_experiments_and_fill_one_table(own_smoke):
     assert (
         "ablations: the workspace has uncommitted changes"
         in sh("python -m stages.tools.ablations start-pi0", own_smoke).stderr

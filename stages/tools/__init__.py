@@ -1,4 +1,4 @@
-"""What a person runs: profiles, pins, all signals, the reader's proof, a reward model of yours, an adapter, ablations.
+"""What a person runs: profiles, pins, all signals, benchmarks, ablations, seeds, the reader's proof, a card.
 
 Holds     commands
 Must not  be imported by a stage
