@@ -193,9 +193,9 @@ def test_a_seed_that_fails_is_named_a_kill_loses_nothing_finished_and_nothing_is
     failed = sh(command, finished, env=os.environ | {"SEED_THAT_FAILS": "3"})
     assert "experiment 2 of 2: seed-3" in failed.stdout and "'prepare' didn't change, skipping" in failed.stdout
     assert "probe.evaluate: loss is nan" in failed.stderr
-    assert failed.returncode == 1 and "\nseeds: seed 3 failed; DVC's own message stands above" in failed.stderr
+    assert failed.returncode == 1 and "\nseeds: seed 3 failed; mend what DVC's message above names" in failed.stderr
     page = table.read_text(encoding="utf-8")
-    assert "| 3: failed |" in page and page.endswith("Verdict: none, since seed 3 failed and is in no number here.\n")
+    assert "| 3: failed |" in page and page.endswith("none, since seed 3 failed and is in no number here.\n")
 
     sh("git add -A && git commit -qm table", finished)  # another HEAD, the same run
     killed(command, finished, finished / ".scratch/hangs")
@@ -205,11 +205,9 @@ def test_a_seed_that_fails_is_named_a_kill_loses_nothing_finished_and_nothing_is
     page = table.read_text(encoding="utf-8")
     assert without_minutes(page) == OVER_THREE_SEEDS
     claim = "| π2 over π0 | +1.62 [0.48, 2.76] | 0.27 | 6.11 | 0.026 | 0.051 | 3 of 3 | not told apart |"
-    assert (
-        claim in page and json.loads((finished / "metrics/seeds.json").read_text())["claim"]["π2 over π0"]["t"] == 6.113
-    )
-    told = "Verdict: the claim does not hold (π2 over π0: not told apart; π2 over offline DPO: not told apart).\n"
-    assert page.endswith(told)
+    assert claim in page
+    assert page.endswith("does not hold (π2 over π0: not told apart; π2 over offline DPO: not told apart).\n")
+    assert json.loads((finished / "metrics/seeds.json").read_text())["claim"]["π2 over π0"]["t"] == 6.113
 
     again = sh(command, finished)
     assert again.returncode == 0 and "experiment" not in again.stdout and table.read_text(encoding="utf-8") == page

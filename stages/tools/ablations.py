@@ -89,7 +89,7 @@ def main() -> None:
         print(TABLE.read_text(encoding="utf-8"))
         failed = [name for name in chosen if name not in done]
         if failed:
-            raise ValueError(f"{', '.join(failed)} failed; DVC's own message stands above, and run this again")
+            raise ValueError(f"{', '.join(failed)} failed; mend what DVC's message above names and run this again")
 
 
 if __name__ == "__main__":

@@ -126,9 +126,9 @@ def cell(numbers: list[float]) -> str:
     """A number, or a difference with its interval."""
     value, *interval = numbers
     if not interval:
-        return f"{value:.2f}"
+        return f"{value:z.2f}"
     low, high = interval
-    return f"{value:+.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:+z.2f} [{low:z.2f}, {high:z.2f}]"
 
 
 def table_of_seeds(facts: dict[str, Any], costs: dict[int, list[str]]) -> str:
@@ -166,8 +166,8 @@ def page(facts: dict[str, Any], measure: Measure, costs: dict[int, list[str]]) -
         f"Differences are of the {measure.what} on the test prompts, the same for every seed, each with the {interval} "
         "interval of its own seed, by bootstrap over prompts; KL and tokens are the last policy's."
     )
-    claim = f"Student's t over seeds, {degrees} degrees of freedom; Holm over the two comparisons."
-    told = f"Verdict: {facts['verdict']}."
+    claim = f"Student's t over seeds, degrees of freedom: {degrees}; Holm over the two comparisons."
+    told = f"Verdict on online over SFT and online over offline: {facts['verdict']}."
     return f"{table_of_seeds(facts, costs)}\n{seeds}\n\n{table_of_claim(facts)}\n{claim}\n\n{told}\n"
 
 
@@ -183,7 +183,7 @@ def report(params: Params, measure: Measure, seeds: list[int]) -> None:
     done, names = finished(), policy_metrics.names(params.iterations)
     rows = {seed: row_of(policies_at(done[seed], names), measure) if seed in done else None for seed in seeds}
     missing = [seed for seed, row in rows.items() if not row]
-    remedy = "DVC's own message stands above; mend what it names and run this again, which runs only what is missing"
+    remedy = "mend what DVC's message above names and run this again, which runs only what is missing"
     told = f"seed {', '.join(map(str, missing))} failed; {remedy}"
     if len(seeds) - len(missing) < 2:
         raise ValueError(told)
