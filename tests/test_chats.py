@@ -372,6 +372,13 @@ def test_every_policy_of_a_run_talks_and_is_judged_here_and_an_edited_reader_ask
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     text = (own_smoke / "metrics/chats/duel.md").read_text(encoding="utf-8")
     assert text.startswith("4 questions of duel, 0 left out") and "| length_controlled |" in text
+    words = own_smoke / "data/raw/referee/alpaca_eval.jinja"
+    told = words.read_text(encoding="utf-8")
+    words.write_text(told.replace("careful", "busy"), encoding="utf-8")
+    assert sh("dvc --wait-for-lock repro ask_chat@duel", own_smoke).returncode == 0
+    due = {line.partition("@")[0] for line in sh("dvc status", own_smoke).stdout.splitlines() if line[:1].isalpha()}
+    assert due == {"referee", "referee_first", "chat_scores", "chat_scores_first"}, due  # and no policy
+    words.write_text(told, encoding="utf-8")
     reader = own_smoke / "stages/benchmarks/chats/scores.py"
     code = reader.read_text(encoding="utf-8")
     reader.write_text(code.replace("LOWEST, HIGHEST = 1, 10", "LOWEST, HIGHEST = 0, 10"), encoding="utf-8")

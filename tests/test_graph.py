@@ -99,7 +99,7 @@ def test_seeds_share_the_model_the_data_and_the_prompts_and_nothing_that_trains_
     tracking = [name for name, stage in NAMED.items() if any("seed" in dep.params for dep in stage.params)]
     seeded = graph.downstream(NAMED, tracking)
     data = {"base@base", "prompts", "phrases", "prepare@quickstart", "mix_start", "filter@quickstart", "split", "audit"}
-    judged = {"reward_bench", "pairs_as_candidates"}
+    judged = {"reward_bench", "reward_bench_2", "pairs_as_candidates"}
     assert set(NAMED) - seeded == data | judged | {"demonstrations", "offline", "batch@t0", "batch@t1", "fingerprint"}
     assert (len(NAMED), len(seeded)) == (50, 35)
 
@@ -226,6 +226,7 @@ def test_cpu_stages_import_no_torch():
         "evaluation.evaluate",
         "signals.pairs_as_candidates",
         "evaluation.reward_bench",
+        "evaluation.reward_bench_2",
         "signals.scorers.ensemble",
         "signals.scorers.bag_of_words",
         "signals.scorers.longer",

@@ -2,11 +2,12 @@
 and against mere length.
 
 Reads   name: the signal's; heldout, bench: pairs; judged: its rewards of their sides, the shards heldout.parquet and
-        reward_bench.parquet; sampled: shards of its rewards of n answers of pi_0 to each prompt
+        reward_bench.parquet, and where there are choices reward_bench_2.parquet; choices: RewardBench 2's prompts;
+        sampled: shards of its rewards of n answers of pi_0 to each prompt
 Writes  metrics: accuracies, ties counted half, each with its number of pairs and Wilson's interval: against all labels
         and those of each set, margin and difference of length; the longer answer's beside it; calibration; RewardBench
-        by subset and section; correlation with length; position bias. Pairs that the signal could not judge are
-        counted as `unscored` and left out. curves: what the pictures are drawn from
+        by subset and section; RewardBench 2 by subset; correlation with length; position bias. Pairs that the signal
+        could not judge are counted as `unscored` and left out. curves: what the pictures are drawn from
 Params  evaluate.gold, evaluate.confidence; pairwise.ranking, implicit.form (they decide whether a reward states a
         probability)
 Source  expected calibration error: Guo et al. 2017, ten bins of equal width; correlation by prompt: RLHF Workflow,
@@ -22,7 +23,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from stages import shards
-from stages.evaluation import agreement, calibration
+from stages.evaluation import agreement, best_answer, calibration
 
 
 def with_rewards(pairs: list[dict], scored: list[dict]) -> tuple[list[dict], int]:
@@ -38,6 +39,17 @@ def with_rewards(pairs: list[dict], scored: list[dict]) -> tuple[list[dict], int
     rows = [row | {"reward": (known[row["id"], 0], known[row["id"], 1])} for row in pairs]
     scored_both = [row for row in rows if None not in row["reward"]]
     return scored_both, len(rows) - len(scored_both)
+
+
+def with_answers(choices: list[dict], scored: list[dict]) -> tuple[list[dict], int]:
+    """Choices with `rewards` of their answers, and how many lack one. Raises ValueError where one was not given."""
+    known = {(row["id"], row["sample"]): row["reward"] for row in scored}
+    wanted = sum(len(row["answers"]) for row in choices)
+    if len(known) != wanted:
+        raise ValueError(f"{len(choices)} choices have {wanted} answers, {len(known)} are scored; score them again")
+    rows = [row | {"rewards": [known[row["id"], k] for k in range(len(row["answers"]))]} for row in choices]
+    whole = [row for row in rows if None not in row["rewards"]]
+    return whole, len(rows) - len(whole)
 
 
 def on_heldout(rows: list[dict], bins: list[dict[str, float]], params: Any) -> dict[str, Any]:
@@ -89,6 +101,7 @@ def main(
     name: str,
     heldout: Path,
     bench: Path,
+    choices: Path,
     judged: Path,
     sampled: Path,
     *,
@@ -98,6 +111,9 @@ def main(
     sides = {part: pq.read_table(judged / f"{part}.parquet").to_pylist() for part in ("heldout", "reward_bench")}
     rows, unscored = with_rewards(pq.read_table(heldout).to_pylist(), sides["heldout"])
     benched, unscored_bench = with_rewards(pq.read_table(bench).to_pylist(), sides["reward_bench"])
+    among, answered = pq.read_table(choices).to_pylist(), judged / "reward_bench_2.parquet"
+    given = pq.read_table(answered).to_pylist() if among else []
+    chosen, unscored_choices = with_answers(among, given)
     if not rows:
         remedy = f"look at {judged}/heldout.parquet, is the judge's answer ever A or B?"
         raise ValueError(f"{name}: none of {unscored} held-out pairs has a verdict; {remedy}")
@@ -105,9 +121,14 @@ def main(
     bins = calibration.reliability([p for p in stated if p is not None])
     answers = shards.read(sampled)
     lengths = length_bias(answers)
-    facts: dict[str, Any] = {"heldout": on_heldout(rows, bins, params), "unscored": unscored + unscored_bench}
+    facts: dict[str, Any] = {
+        "heldout": on_heldout(rows, bins, params),
+        "unscored": unscored + unscored_bench + unscored_choices,
+    }
     if benched:
         facts["reward_bench"] = agreement.on_bench(benched, params.evaluate.confidence)
+    if chosen:
+        facts["reward_bench_2"] = best_answer.scores(chosen, params.evaluate.confidence)
     mean = round(fmean(fact["correlation"] for fact in lengths), 4) if lengths else None
     facts["length"] = {"correlation": mean, "prompts": len(lengths)}
     if heard := verdicts(sides["heldout"] + answers):

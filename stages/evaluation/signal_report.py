@@ -53,7 +53,9 @@ def measures(fact: dict[str, Any], best: list[dict], yardstick: str, confidence:
     """A signal's cells by column; empty where it has no such number."""
     sure, most = html_pages.percent(confidence), best[-1]
     heldout, heard = fact["heldout"], fact.get("verdicts", {})
+    among = fact.get("reward_bench_2", {}).get("score")
     return {
+        "RewardBench 2": number(None if among is None else 100 * among, ".1f"),
         f"labels [{sure}]": share(heldout["labels"]),
         f"r* [{sure}]": share(heldout.get("gold")),
         "calibration error": number(heldout["labels"].get("calibration_error"), ".3f"),

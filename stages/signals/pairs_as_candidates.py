@@ -1,8 +1,9 @@
 """Lay judged pairs out as candidates, so that whatever scores candidates can be asked which side it prefers.
 
-Reads   heldout, bench: id, prompt, chosen, rejected, chosen_finished, rejected_finished
+Reads   heldout, bench: id, prompt, chosen, rejected, chosen_finished, rejected_finished; choices: id, prompt, answers
 Writes  candidates: the shards heldout.parquet and reward_bench.parquet, two rows per pair, sample 0 the chosen and 1
-        the rejected answer; scorers see neither which is which nor the order (both are tried)
+        the rejected answer; and where there are choices reward_bench_2.parquet, a row per answer. Scorers see neither
+        which is which nor the order (both are tried)
 """
 
 from pathlib import Path
@@ -47,9 +48,20 @@ def laid_out(pairs: Path) -> list[dict]:
     return [side for row in rows for side in sides(row)]
 
 
-def main(params: Any, heldout: Path, bench: Path, *, candidates: Path) -> None:
+def answers(choices: Path) -> list[dict]:
+    """The candidates of a file of choices: every answer, finished as published."""
+    return [
+        {"id": row["id"], "prompt": row["prompt"], "sample": k, "completion": text, "finished": True}
+        for row in pq.read_table(choices).to_pylist()
+        for k, text in enumerate(row["answers"])
+    ]
+
+
+def main(params: Any, heldout: Path, bench: Path, choices: Path, *, candidates: Path) -> None:
     candidates.mkdir()
     made = {"heldout": laid_out(heldout), "reward_bench": laid_out(bench)}
+    if found := answers(choices):
+        made["reward_bench_2"] = found
     for name, rows in made.items():
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), candidates / f"{name}.parquet")
     pairs = {name: len(rows) // 2 for name, rows in made.items()}

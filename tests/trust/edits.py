@@ -10,13 +10,14 @@ Change = Callable[[Path], Any]
 
 
 class Edit(NamedTuple):
-    """An edit, the stages that must run (with all that follows from them), and whether stages/ or the lock were
-    touched.
+    """An edit, the stages that must run (with all that follows from them), whether stages/ or the lock were touched,
+    and settings that put more in use before it.
     """
 
     change: Change
     roots: list[str]
     code: bool = False
+    given: tuple[str, ...] = ()
 
 
 def sub(file: str, old: str, new: str) -> Change:
@@ -58,6 +59,7 @@ T2 = "- {samples: pi2, makes: pi3, start: pi2, reference: pi0, rival: pi1}\n"
 
 
 PAIR = '{"prompt": "q", "chosen": "c", "rejected": "r"}\n'
+CHOICE = '{"id": "1", "prompt": "q", "chosen": ["c"], "rejected": ["r"], "subset": "Focus"}\n'
 RAW, PROMPTS = "data/raw/quickstart/annotations.jsonl", "data/raw/quickstart/prompts.jsonl"
 RENAMED = "data/raw/quickstart/labels.jsonl"
 MINE = (
@@ -65,6 +67,11 @@ MINE = (
 )
 OWN = f"{{own: {{source: quickstart, raw: {RAW}, rule: {{}}, filter: {{min_margin: 2, rows: 0}}}}}}"
 TRAINED = ["sft", "reward_model@*", "dpo*"]
+MINE_TOO = "{mine: {task: own, raw: data/raw/quickstart, questions: 9, shots: 0, chat: false, max_tokens: 8}}"
+DUEL = (
+    "{duel: {task: alpaca_eval, raw: data/raw/quickstart, questions: 9, baseline: answer, max_tokens: 8, "
+    "words: data/raw/referee/alpaca_eval.jinja}}"
+)
 CODE = True  # stages/ or the lock are touched, so the fingerprint runs
 EDITS: dict[str, Edit] = {
     "`seed`": Edit(param("seed", "7"), ["sft", "reward_model@*", "generate@*", "dpo*", "respond*@*", "evaluate*@*"]),
@@ -88,12 +95,26 @@ EDITS: dict[str, Edit] = {
         CODE,
     ),
     "one more set to keep out": Edit(put("data/raw/benchmarks/new.jsonl", '{"question": "why?"}\n'), ["phrases"]),
-    "one more benchmark": Edit(
-        param(
-            "benchmarks",
-            "{mine: {task: own, raw: data/raw/quickstart, questions: 9, shots: 0, chat: false, max_tokens: 8}}",
-        ),
-        ["ask@*", "answer*@*", "grade*@*", "benchmark_table@*"],
+    "one more benchmark": Edit(param("benchmarks", MINE_TOO), ["ask@*", "answer*@*", "grade*@*", "benchmark_table@*"]),
+    "one more chat benchmark": Edit(
+        param("chats", DUEL), ["ask_chat@*", "converse*@*", "referee*@*", "chat_scores*@*", "chat_table@*"]
+    ),
+    "a benchmark's grader": Edit(
+        sub("stages/benchmarks/grade.py", "float(value)", "float(value + 0)"),
+        ["grade*@*"],
+        CODE,
+        (f"benchmarks={MINE_TOO}",),
+    ),
+    "another referee": Edit(
+        param("referee.served", "another", f"chats={DUEL}"),
+        ["referee*@*", "chat_scores*@*"],
+        given=(f"chats={DUEL}",),
+    ),
+    "how a referee's verdict is read": Edit(
+        sub("stages/benchmarks/chats/scores.py", "LOWEST, HIGHEST = 1", "LOWEST, HIGHEST = 0"),
+        ["chat_scores*@*"],
+        CODE,
+        (f"chats={DUEL}",),
     ),
     "`prompts.test` (the evaluation prompts)": Edit(param("prompts.test", "65"), ["prompts"]),
     "`prompts.per_iteration`": Edit(param("prompts.per_iteration", "30"), ["batch@*"]),
@@ -143,6 +164,7 @@ EDITS: dict[str, Edit] = {
         [],
     ),
     "one more file of judged pairs": Edit(put("data/raw/reward_bench/new.jsonl", PAIR), ["reward_bench"]),
+    "RewardBench 2": Edit(put("data/raw/reward_bench_2/new.jsonl", CHOICE), ["reward_bench_2"]),
     "`evaluate.confidence`": Edit(param("evaluate.confidence", "0.9"), ["evaluate*@*", "signal_*@*", "report"]),
     "`evaluate.reads` to judged answers": Edit(
         param("evaluate.reads", "judged_by", "evaluate.judge=[judge]"), ["judge@*", "judge_first@*", "evaluate*@*"]

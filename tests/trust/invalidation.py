@@ -11,6 +11,7 @@ output equals, to the byte, that of a run from scratch, which is computed withou
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,7 @@ class Scene:
         (clone / "dvc.lock").unlink(missing_ok=True)
         self.sh("dvc --wait-for-lock repro")
         self.sh("git add -A && git commit -qm run")
-        self.before = self.oracle()
+        self.before, self.commit = self.oracle(), self.sh("git rev-parse HEAD").strip()
 
     def sh(self, command: str) -> str:
         done = subprocess.run(command, shell=True, cwd=self.clone, env=self.environment, capture_output=True, text=True)
@@ -97,13 +98,18 @@ class Scene:
         return [out for out, text in made.items() if (self.clone / out).read_bytes() != text]
 
     def try_edit(self, edit: Edit) -> Outcome:
+        before = self.before
+        if edit.given:
+            self.sh(f"python -m stages.tools.profile quickstart {' '.join(map(shlex.quote, edit.given))}")
+            self.sh("dvc --wait-for-lock repro && git add -A && git commit -qm given")
+            before = self.oracle()
         edit.change(self.clone)
         executed = set(re.findall(r"Running stage '(.+)'", self.sh("dvc --wait-for-lock repro")))
         after = self.oracle()
         expected = graph.downstream(self.graph, edit.roots) | ({"fingerprint"} if edit.code else set())
-        needed = {name for name, (digest, _) in after.items() if digest != self.before.get(name, (b"",))[0]}
+        needed = {name for name, (digest, _) in after.items() if digest != before.get(name, (b"",))[0]}
         outcome = Outcome(executed, expected, needed, self.stale(after))
-        self.sh("git reset -q --hard && git clean -qfd && dvc checkout -q --force")
+        self.sh(f"git reset -q --hard {self.commit} && git clean -qfd && dvc checkout -q --force")
         return outcome
 
 

@@ -53,6 +53,7 @@ class Implicit(Section):
 
 class RewardBench(Section):
     raw: Raw
+    choices: Raw
 
 
 class Annotate(Section):
