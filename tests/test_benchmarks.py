@@ -384,6 +384,27 @@ def test_questions_may_be_packed_and_hold_any_line_separator(tmp_path):
         tasks.documents("own", tmp_path, "questions")
 
 
+def test_a_pinned_data_set_of_the_hub_is_asked_as_its_files_are(tmp_path, monkeypatch):
+    import datasets
+
+    targets = {"choices": ["yes", "no"], "labels": [1, 0]}
+    row = {"question": "Why?", "mc1_targets": targets, "mc2_targets": targets}
+    wanted: list = []
+
+    def load(*names: str, **how: Any) -> datasets.Dataset:
+        wanted.append((*names, how["split"], how["revision"]))
+        return datasets.Dataset.from_list([row])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    pin = {"dataset": "truthfulqa/truthful_qa", "config": "multiple_choice", "split": "validation"}
+    (tmp_path / "questions.json").write_text(json.dumps(pin | {"revision": "a" * 40}), encoding="utf-8")
+    assert tasks.questions_of("truthfulqa_mc2", tmp_path) == [row]
+    assert wanted == [("truthfulqa/truthful_qa", "multiple_choice", "validation", "a" * 40)]
+    (tmp_path / "questions.json").write_text(json.dumps(pin), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"must name dataset, split and the 40-digit commit as revision"):
+        tasks.questions_of("truthfulqa_mc2", tmp_path)
+
+
 def test_a_template_without_a_system_role_is_told_or_folded(tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"

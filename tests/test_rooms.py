@@ -16,7 +16,7 @@ STAGES = {
     "training": {"signals"},
     "pairs": set(),
     "evaluation": {"data", "signals"},
-    "benchmarks": {"sampling", "signals"},
+    "benchmarks": {"data", "sampling", "signals"},
 }
 """Room to rooms that it may import. An arrow more is a decision: an edit there reruns what is here."""
 AROUND = {

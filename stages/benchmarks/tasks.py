@@ -1,12 +1,13 @@
 """lm-eval's tasks over questions that lie here: what is asked, in which words, and how an answer is scored.
 
 `ask` and `grade` share it. The words, shots and scores are lm-eval's own (0.4.13), read from its YAML files; the
-questions come from `questions.jsonl` of a folder, the worked examples from `shots.jsonl` beside it, either also as .gz:
+questions come from `questions.jsonl` of a folder, the worked examples from `shots.jsonl` beside it (stored.py):
 
         gsm8k_cot, gsm8k      question, answer (GSM8K as published); gsm8k_cot brings its own eight examples
         arc_challenge         question {stem, choices [{text, label}]}, answerKey (AI2's), or the hub's form
         mmlu                  subject, question, choices, answer (A to D, or 0 to 3); shots by subject
-        truthfulqa_mc2        Question, Correct Answers, Incorrect Answers, each joined by "; " (the published CSV)
+        truthfulqa_mc2        Question, Correct Answers, Incorrect Answers, each joined by "; " (the published CSV), or
+                              the hub's form
         own                   question, answer, and choices where the answer is one of them; else the answer is written
 
 Source  https://github.com/EleutherAI/lm-evaluation-harness, lm_eval/tasks and lm_eval/api/task.py
@@ -79,6 +80,8 @@ def as_mmlu(row: dict) -> dict:
 
 
 def as_truthfulqa(row: dict) -> dict:
+    if "mc2_targets" in row:
+        return {name: row[name] for name in ("question", "mc1_targets", "mc2_targets")}
     true, false = ([text.strip() for text in row[f"{kind} Answers"].split(";")] for kind in ("Correct", "Incorrect"))
     sides = {text: label for label, texts in ((0, false), (1, true)) for text in texts if text}
     ordered = sorted(sides, key=lambda text: -sides[text])

@@ -45,6 +45,7 @@ class Params(kinds.Section):
     ensemble: signals.Ensemble
     implicit: signals.Implicit
     reward_bench: signals.RewardBench
+    reward_bench_2: signals.RewardBench
     annotate: signals.Annotate
     signals: signals.Signals
 

@@ -53,7 +53,6 @@ class Implicit(Section):
 
 class RewardBench(Section):
     raw: Raw
-    choices: Raw
 
 
 class Annotate(Section):
