@@ -195,7 +195,7 @@ def test_a_seed_that_fails_is_named_a_kill_loses_nothing_finished_and_nothing_is
     assert "probe.evaluate: loss is nan" in failed.stderr
     assert failed.returncode == 1 and "\nseeds: seed 3 failed; mend what DVC's message above names" in failed.stderr
     page = table.read_text(encoding="utf-8")
-    assert "| 3: failed |" in page and page.endswith("none, since seed 3 failed and is in no number here.\n")
+    assert "| 3 | failed |" in page and page.endswith("none, since seed 3 failed and is in no number here.\n")
 
     sh("git add -A && git commit -qm table", finished)  # another HEAD, the same run
     killed(command, finished, finished / ".scratch/hangs")

@@ -64,6 +64,6 @@ def compared(differences: Mapping[str, Sequence[Sequence[float]]], confidence: f
 
 def claim(found: dict[str, dict[str, Any]]) -> str:
     """One sentence on the claim, which is that every difference is above 0."""
-    holds = all(facts["verdict"] == "higher" for facts in found.values())
     each = "; ".join(f"{title}: {facts['verdict']}" for title, facts in found.items())
-    return f"the claim {'holds' if holds else 'does not hold'} ({each})"
+    told = "holds" if all(facts["verdict"] == "higher" for facts in found.values()) else "does not hold"
+    return f"the claim {told} ({each})"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from stages.evaluation import html_pages, over_seeds, policy_metrics
+from stages.evaluation import over_seeds, over_seeds_page, policy_metrics
 from stages.guard.params import Params, load
 from stages.tools import experiments
 
@@ -108,12 +108,13 @@ def verdict(found: dict[str, dict[str, Any]], missing: list[int]) -> str:
     return over_seeds.claim(found)
 
 
-def summary(rows: dict[int, Row | None], titles: list[str], confidence: float) -> dict[str, Any]:
+def summary(rows: dict[int, Row | None], measure: Measure, titles: list[str], confidence: float) -> dict[str, Any]:
     """Everything over seeds: each column's mean and standard error, the claim's two comparisons, the verdict."""
     there = [row for row in rows.values() if row]
     columns = {title: [row[title] for row in there] for title in there[0]}
     found = over_seeds.compared({title: columns[title] for title in titles}, confidence)
     return {
+        "measure": measure.what,
         "confidence": confidence,
         "seeds": rows,
         "over_seeds": {title: over_seeds.spread([value for value, *_ in each]) for title, each in columns.items()},
@@ -122,77 +123,27 @@ def summary(rows: dict[int, Row | None], titles: list[str], confidence: float) -
     }
 
 
-def cell(numbers: list[float]) -> str:
-    """A number, or a difference with its interval."""
-    value, *interval = numbers
-    if not interval:
-        return f"{value:z.2f}"
-    low, high = interval
-    return f"{value:+z.2f} [{low:z.2f}, {high:z.2f}]"
-
-
-def table_of_seeds(facts: dict[str, Any], costs: dict[int, list[str]]) -> str:
-    """A line for each seed, then mean and standard error; costs: seed -> minutes and stages run."""
-    columns = list(facts["over_seeds"])
-    lines = [
-        [str(seed), *(cell(row[title]) for title in columns), *costs[seed]]
-        for seed, row in facts["seeds"].items()
-        if row
-    ]
-    lines += [[f"{seed}: failed", *[""] * (len(columns) + 2)] for seed, row in facts["seeds"].items() if not row]
-    for name in ("mean", "standard_error"):
-        lines.append([name.replace("_", " "), *(f"{facts['over_seeds'][c][name]:.2f}" for c in columns), "", ""])
-    return html_pages.markdown(["seed", *columns, "minutes", "stages run"], lines)
-
-
-def table_of_claim(facts: dict[str, Any]) -> str:
-    """The claim's two comparisons over seeds."""
-    lines = []
-    for title, each in facts["claim"].items():
-        t = "" if each["t"] is None else f"{each['t']:.2f}"
-        tests = [t, f"{each['p']:.2g}", f"{each['p_holm']:.2g}"]
-        above = f"{each['seeds_above_zero']} of {each['seeds']}"
-        mean = cell([each["mean"], *each["interval"]])
-        lines.append([title, mean, f"{each['standard_error']:.2f}", *tests, above, each["verdict"]])
-    interval = html_pages.percent(facts["confidence"])
-    header = ["over seeds", f"mean [{interval}]", "standard error", "t", "p", "p (Holm)"]
-    return html_pages.markdown([*header, "seeds above 0 by their own interval", "verdict"], lines)
-
-
-def page(facts: dict[str, Any], measure: Measure, costs: dict[int, list[str]]) -> str:
-    """metrics/seeds.md."""
-    interval, degrees = html_pages.percent(facts["confidence"]), len(list(filter(None, facts["seeds"].values()))) - 1
-    seeds = (
-        f"Differences are of the {measure.what} on the test prompts, the same for every seed, each with the {interval} "
-        "interval of its own seed, by bootstrap over prompts; KL and tokens are the last policy's."
-    )
-    claim = f"Student's t over seeds, degrees of freedom: {degrees}; Holm over the two comparisons."
-    told = f"Verdict on online over SFT and online over offline: {facts['verdict']}."
-    return f"{table_of_seeds(facts, costs)}\n{seeds}\n\n{table_of_claim(facts)}\n{claim}\n\n{told}\n"
-
-
-def cost(revision: str) -> list[str]:
-    """Minutes and stages of an experiment; nothing of the run at hand."""
-    return (
-        ["", ""] if revision == "HEAD" else [experiments.minutes_told(revision), str(experiments.stages_run(revision))]
-    )
+def cost(revision: str | None) -> list[str]:
+    """Minutes and stages of an experiment; nothing of the run at hand, nor of a seed that failed."""
+    if revision in (None, "HEAD"):
+        return ["", ""]
+    return [experiments.minutes_told(revision), str(experiments.stages_run(revision))]
 
 
 def report(params: Params, measure: Measure, seeds: list[int]) -> None:
     """Write what is known of the seeds. Raises ValueError where one is missing."""
     done, names = finished(), policy_metrics.names(params.iterations)
-    rows = {seed: row_of(policies_at(done[seed], names), measure) if seed in done else None for seed in seeds}
-    missing = [seed for seed, row in rows.items() if not row]
-    remedy = "mend what DVC's message above names and run this again, which runs only what is missing"
-    told = f"seed {', '.join(map(str, missing))} failed; {remedy}"
-    if len(seeds) - len(missing) < 2:
-        raise ValueError(told)
-    facts = summary(rows, claimed(names), params.evaluate.confidence)
-    NUMBERS.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    TABLE.write_text(page(facts, measure, {seed: cost(done[seed]) for seed in seeds if seed in done}), encoding="utf-8")
-    print(TABLE.read_text(encoding="utf-8"))
+    missing = [seed for seed in seeds if seed not in done]
+    if len(seeds) - len(missing) >= 2:
+        rows = {seed: row_of(policies_at(done[seed], names), measure) if seed in done else None for seed in seeds}
+        facts = summary(rows, measure, claimed(names), params.evaluate.confidence)
+        NUMBERS.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        costs = {seed: cost(done.get(seed)) for seed in seeds}
+        TABLE.write_text(over_seeds_page.page(facts, costs), encoding="utf-8")
+        print(TABLE.read_text(encoding="utf-8"))
     if missing:
-        raise ValueError(told)
+        remedy = "mend what DVC's message above names and run this again, which runs only what is missing"
+        raise ValueError(f"seed {', '.join(map(str, missing))} failed; {remedy}")
 
 
 def main() -> None:
