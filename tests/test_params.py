@@ -82,6 +82,14 @@ def tree(profile: str = "quickstart") -> dict:
         ("pairwise.ranking", "league", "pairwise.ranking = 'league'"),
         ("reward_model.evaluations", -1, "reward_model.evaluations = -1"),
         ("runtime.processes", 0, "runtime.processes = 0"),
+        (
+            "runtime.processes",
+            3,
+            "sft.global_batch_rows = 8 must be a multiple of runtime.processes x runtime.micro_batch_rows = 6",
+        ),
+        ("dpo.global_batch_rows", 9, "dpo.global_batch_rows = 9 must be a multiple of"),
+        ("dpo.loss", ["kto"], "dpo.loss kto compares the rows of one micro-batch: set runtime.processes x"),
+        ("dpo.loss", ["aot"], "dpo.loss aot compares the rows of one micro-batch: set runtime.processes = 1 and"),
         ("runtime.deepspeed", 3, "runtime.deepspeed = 3 shares a model among processes, and processes = 1"),
     ],
 )
@@ -148,6 +156,7 @@ def test_options_of_a_loss_that_do_not_go_together_are_refused_with_the_reason(c
 )
 def test_options_of_a_loss_that_go_together_are_taken(changes):
     params = tree()
+    params["runtime"]["micro_batch_rows"] = params["dpo"]["global_batch_rows"]
     params["dpo"] |= changes
     check(params, "params.yaml")
 

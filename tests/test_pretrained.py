@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from stages import chat
-from stages.guard import checks
+from stages.guard import feasible
 from stages.signals import workers
 from stages.signals.batching import Layout
 from stages.training import base, digest, pretrained
@@ -118,7 +118,7 @@ def test_a_conversation_that_the_template_refuses_is_named(own_reward, tmp_path)
 
 @pytest.mark.parametrize("folds", [False, True])
 def test_a_reward_model_whose_template_takes_less_than_the_policys_is_refused_before_anything_is_trained(
-    tmp_path, monkeypatch, folds
+    tmp_path, folds
 ):
     contracts = {
         "policy": {"refused": {"several_turns": "one only"}, "fold_system": folds},
@@ -127,13 +127,12 @@ def test_a_reward_model_whose_template_takes_less_than_the_policys_is_refused_be
     for name, facts in contracts.items():
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "text_contract.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(checks, "ROOT", tmp_path)
     params = SimpleNamespace(start_from=SimpleNamespace(policy="policy", reward_model="ranker"))
     if folds:
-        return checks.check_forms(params)
+        return feasible.check_forms(params, tmp_path)
     told = r"models/ranker takes no system_role \(none here\), .*set bases.policy.system_role = fold"
-    with pytest.raises(checks.Refusal, match=told):
-        checks.check_forms(params)
+    with pytest.raises(feasible.Refusal, match=told):
+        feasible.check_forms(params, tmp_path)
 
 
 def test_what_is_no_reward_model_is_refused_with_the_reason(own_reward, tiny_model, tmp_path):

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from stages.guard import batches
+
 SIDE_BY_SIDE = ("reward_model", "preference_model", "judge", "ensemble", "implicit", "bag_of_words", "longer")
 """The signals of the table that `make signals` makes."""
 
@@ -199,5 +201,7 @@ RULES = (
     labels_can_be_drawn,
     pairs_can_be_made,
     prompts_leave_room_for_answers,
+    batches.can_be_shared,
+    batches.are_seen_whole,
     a_bound_on_the_kl_can_be_measured,
 )

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stages.guard import fingerprint, integrity, packages
+from stages.guard.feasible import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 State = dict[str, tuple[int, int, int]]
 """Size in bytes, time of the last change in ns, and inode of every file."""
-
-
-class Refusal(Exception):
-    """The guard's own refusals; the message is one line for the user."""
 
 
 def check_code(stage: str) -> None:
@@ -48,35 +45,6 @@ def check_inputs(inputs: list[Path]) -> None:
         if whole:  # else it is raw data, in git
             integrity.check_once(whole, known[str(whole)], str(state([whole])))
         integrity.check_safe(path)
-
-
-def check_room(params: Any) -> None:
-    """What may be asked and answered fits what the models were made for; known as soon as they have been brought."""
-    prompt, answer = params.prompts.max_tokens, params.generate.max_new_tokens
-    brought = {f"models/{params.start_from.policy}": "text_contract.json"}
-    if params.signals.pretrained:
-        brought["models/pretrained"] = "reward_contract.json"
-    for model, facts in brought.items():
-        path = ROOT / model / facts
-        context = json.loads(path.read_text(encoding="utf-8"))["context"] if path.exists() else None
-        if context and prompt + answer > context:
-            told = f"prompts.max_tokens = {prompt} and generate.max_new_tokens = {answer} are over the {context} tokens"
-            raise Refusal(f"params.yaml: {told} of {model}'s context; lower one of them")
-
-
-def check_forms(params: Any) -> None:
-    """The reward model is trained on data that the policy's template took: it must take the same forms of prompts."""
-    policy, reward = params.start_from.policy, params.start_from.reward_model
-    brought = [ROOT / "models" / name / "text_contract.json" for name in (policy, reward)]
-    if not all(path.exists() for path in brought):
-        return
-    mine, its = (json.loads(path.read_text(encoding="utf-8")) for path in brought)
-    folded = {"system_role"} if mine["fold_system"] else set()
-    for form, reason in its["refused"].items():
-        if form not in {*mine["refused"], *folded}:
-            told = f"models/{reward} takes no {form} ({reason}), and models/{policy} lets the data hold some"
-            fold = f"set bases.{policy}.system_role = fold, or " if form == "system_role" else ""
-            raise Refusal(f"params.yaml: {told}; {fold}give bases.{reward} a template that takes it")
 
 
 def check_rows(written: list[Path]) -> None:

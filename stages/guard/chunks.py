@@ -55,14 +55,16 @@ def key(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
 
 
 @contextmanager
-def kept(name: str, home: Path) -> Iterator[None]:
-    """Name the place for this run's chunks, and remove them once its outputs are published, at the end of the block.
+def kept(name: str, home: Path) -> Iterator[bool]:
+    """Name the place for this run's chunks, and remove them once its outputs are published, at the end of the block;
+    true where an earlier run left some.
 
     A run that fails leaves them for the next. So does one that is killed.
     """
     os.environ |= {"STAGE_HOME": str(home.absolute()), "STAGE_KEY": name}
+    place = home / "rows" / name
     try:
-        yield
+        yield place.exists()
     finally:
         del os.environ["STAGE_KEY"]
-    shutil.rmtree(home / "rows" / name, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)

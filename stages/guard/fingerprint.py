@@ -64,6 +64,7 @@ def called(node: ast.Name | ast.Attribute) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr
 
 
+@cache
 def spoken(source: str) -> str:
     """The source without comments, docstrings and blank lines; what stands inside a string stays to the last space."""
     lines = source.split("\n")
@@ -105,7 +106,8 @@ def docstring_lines(tree: ast.AST, lines: list[str]) -> set[int]:
 
 def data_files(path: Path) -> list[Path]:
     """Files beside a module that it names in `DATA_FILES = ["..."]`."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    source = path.read_text(encoding="utf-8")
+    for node in ast.parse(source).body if "DATA_FILES" in source else []:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "DATA_FILES" for t in node.targets):
             return [path.parent / name for name in ast.literal_eval(node.value)]
     return []

@@ -16,6 +16,8 @@ STAMPS = Path(".scratch/verified")
 CACHE = Path(".dvc/cache/files/md5")
 RUNS_CODE = {".bin", ".ckpt", ".h5", ".joblib", ".msgpack", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".so"}
 """Endings of files that loading can execute (pickles and what may hold one) or that are code."""
+IGNORED = {"__pycache__", ".partial"}
+"""Folders that DVC leaves out, with *.pyc; as in .dvcignore."""
 INFLATION = 1000
 """A parquet file may hold this many times its own bytes; text compresses 3 to 30 times."""
 
@@ -48,7 +50,8 @@ def digest(path: Path) -> str:
     """DVC's own hash: the md5 of a file, or of the sorted list of a folder's files and their md5s."""
     if path.is_file():
         return md5(path)
-    files = sorted(f.relative_to(path).as_posix() for f in path.rglob("*") if f.is_file())
+    found = [file.relative_to(path) for file in path.rglob("*") if file.is_file()]
+    files = sorted(file.as_posix() for file in found if file.suffix != ".pyc" and IGNORED.isdisjoint(file.parts))
     listing = json.dumps([{"md5": md5(path / name), "relpath": name} for name in files])
     return f"{hashlib.md5(listing.encode()).hexdigest()}.dir"
 

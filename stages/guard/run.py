@@ -8,12 +8,14 @@ A stage is a module under stages/ with `main(params, <what it reads>, *, <what i
 that signature (options.py). Around the call, the guard
 
 - checks params.yaml whole, and that code and packages are what code.lock.yaml says (checks.py);
+- refuses what cannot work as soon as that is known (feasible.py);
 - checks that every input holds the bytes that dvc.lock recorded, and that none can do harm (integrity.py);
 - takes one lock per output, and sees to it that nothing of the stage outlives dvc, however either dies (watchdog.py);
 - lets the stage write into `.partial/` beside each output, and renames when all is there;
 - names the home of what must survive a kill (scratch.py): a training stage's checkpoints, chunks of rows (chunks.py);
 - records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up;
-- keeps the libraries quiet (quiet.py), and leaves out what they import for nothing (lean.py).
+- keeps the libraries quiet (quiet.py), and leaves out what they import for nothing (lean.py);
+- writes down what the run cost, for the forecast of the next (spent.py).
 
 An error of the data or the settings is one line; a traceback is a bug.
 """
@@ -32,8 +34,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
-from stages.guard import checks, chunks, fingerprint, integrity, lean, options, quiet, scratch, watchdog
-from stages.guard.checks import ROOT, Refusal
+from stages.guard import (
+    checks,
+    chunks,
+    feasible,
+    fingerprint,
+    integrity,
+    lean,
+    options,
+    quiet,
+    scratch,
+    spent,
+    watchdog,
+)
+from stages.guard.checks import ROOT
+from stages.guard.feasible import Refusal
 
 LOCKS = Path(".scratch/locks")
 BEFORE_THE_MODELS = ("guard.fingerprint", "training.base", "training.pretrained")
@@ -131,13 +146,15 @@ def one_of_several(stage: str, argv: list[str]) -> None:
     module.main(load(ROOT / "params.yaml"), **options.parse(argv, options.ports(module.main)[0]))
 
 
-def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager:
-    """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing."""
+def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager[bool]:
+    """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing; and
+    whether an earlier run left some.
+    """
     if distributed:
         return scratch.folder(stage, reads, params, out, ROOT)
     if ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT):
         return chunks.kept(chunks.key(stage, reads, params, ROOT), scratch.home(ROOT))
-    return nullcontext()
+    return nullcontext(False)
 
 
 def imported(stage: str) -> typing.Any:
@@ -160,18 +177,19 @@ def execute(stage: str, argv: list[str]) -> None:
     unfinished = {name: partial(arguments[name]) for name in writes}
     inputs = [path for value in reads.values() for path in options.paths(value)]
     outs = [path for name in writes for path in options.paths(arguments[name])]
-    distributed = getattr(module, "DISTRIBUTED", False)
+    distributed, dear = getattr(module, "DISTRIBUTED", False), "torch" in fingerprint.packages(stage, ROOT)
     if stage != "guard.fingerprint":
         checks.check_code(stage)
     with locks(outs):
         before = checks.state(inputs)
         checks.check_inputs(inputs)
         if stage not in BEFORE_THE_MODELS:
-            checks.check_room(params)
-            checks.check_forms(params)
-        with beside(outs), survival(stage, distributed, reads, params, outs[0]):
+            feasible.check(params, ROOT, dear)
+        with beside(outs), survival(stage, distributed, reads, params, outs[0]) as begun:
             call(stage, module.main, reads | unfinished, Recorder(params, seen), distributed)
             publish(outs, inputs, before, seen)
+    if not begun:  # or its seconds would be of a part of the work
+        spent.note(spent.Run(stage, arguments, writes, seen, params.runtime, dear), scratch.home(ROOT))
 
 
 def publish(outs: list[Path], inputs: list[Path], before: checks.State, seen: dict) -> None:
@@ -186,6 +204,8 @@ def publish(outs: list[Path], inputs: list[Path], before: checks.State, seen: di
     if missing:
         raise Refusal(f"the stage ended without writing {missing}; this is a bug of the stage")
     checks.check_rows([partial(path) for path in outs])
+    if feasible.POOL in outs:
+        feasible.check_account(partial(feasible.POOL), params)
     for path in outs:
         integrity.check_safe(partial(path))
     for path in outs:

@@ -65,8 +65,9 @@ def name(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:
 
 
 @contextmanager
-def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path) -> Iterator[None]:
-    """STAGE_SCRATCH is the folder of this very run, removed once the stage is done.
+def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path) -> Iterator[bool]:
+    """STAGE_SCRATCH is the folder of this very run, removed once the stage is done; true where an earlier run left
+    something in it.
 
     In the workspace the folders of other runs of the same output go at once: they are of settings that somebody left.
     Experiments run side by side, so theirs stay for a week. Where another experiment trains the very same there is no
@@ -80,11 +81,11 @@ def folder(stage: str, reads: dict[str, Any], params: Any, out: Path, root: Path
             shutil.rmtree(other)
     with held(mine) as is_free:
         if not is_free:
-            yield
+            yield False
             return
         os.environ["STAGE_SCRATCH"] = str(mine)
         try:
-            yield
+            yield any(mine.iterdir())
         finally:
             del os.environ["STAGE_SCRATCH"]  # or what this process trains next would take these checkpoints for its own
         shutil.rmtree(shelf if alone else mine)

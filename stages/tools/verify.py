@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.guard import checks, fingerprint, integrity, options, params
+from stages.guard import checks, feasible, fingerprint, integrity, options, params
 
 GPU = {"torch", "transformers", "trl", "vllm"}
 
@@ -121,7 +121,7 @@ def main() -> None:
     os.chdir(checks.ROOT)
     try:
         print(verify())
-    except (Finding, checks.Refusal, ValueError, OSError) as error:
+    except (Finding, feasible.Refusal, ValueError, OSError) as error:
         sys.exit(f"verify: {' '.join(str(error).split())}")
 
 
