@@ -500,23 +500,38 @@ def test_the_plan_of_the_paper_takes_under_three_seconds_and_imports_nothing_dea
 
 def test_what_cannot_work_ends_the_command_with_1_and_a_line(paper):
     (paper / "params.yaml").write_text(compose("paper", ["prompts.per_iteration=90000"]), encoding="utf-8")
-    done = sh("python -m stages.tools.plan --gpu h100 --json", paper)
+    done = sh("python -m stages.tools.plan --gpu h100", paper)
     assert done.returncode == 1 and done.stderr.startswith("plan: cannot work: params.yaml: 3 iterations x")
-    assert done.stderr.count("\n") == 1 and json.loads(done.stdout)["refused"]
-    (paper / "params.yaml").write_text(
-        compose("paper").replace("per_iteration: 20000", "per_iteration: 0"), encoding="utf-8"
-    )
+    assert done.stderr.count("\n") == 1 and "all 87 stages" in done.stdout
+    text = compose("paper").replace("per_iteration: 20000", "per_iteration: 0")
+    (paper / "params.yaml").write_text(text, encoding="utf-8")
     done = sh("python -m stages.tools.plan", paper)
-    assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(
-        "plan: params.yaml: prompts.per_iteration = 0"
-    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("plan: params.yaml: prompts.per_iteration = 0")
+
+
+def test_a_forecast_is_laid_beside_what_the_run_took(clone):
+    told = {
+        "a@x": {"outs": ["a"], "by": "roofline", "seconds": 30.0},
+        "b": {"outs": ["b"], "by": "roofline", "seconds": 1},
+    }
+    (clone / "forecast.json").write_text(json.dumps({"device": "d", "stages": told}), encoding="utf-8")
+    (clone / ".scratch").mkdir()
+    for took, code in ((25.0, 0), (60.0, 1)):
+        lines = [{"outs": ["a", "z"], "seconds": took}, {"outs": ["b"], "seconds": 5.0}]
+        (clone / ".scratch" / spent.JOURNAL).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        done = sh("python -m tests.perf.plan forecast.json", clone)
+        assert done.returncode == code and f"| `a@x` | roofline | 30.0 | {took} |" in done.stdout
 
 
 @pytest.mark.slow
 def test_after_a_run_nothing_is_planned_and_an_edit_is_forecast_from_what_ran(own_smoke):
     done = sh("python -m stages.tools.plan", own_smoke)
     assert done.returncode == 0 and "all 0 stages" in done.stdout, done.stdout + done.stderr
-    sh("python -m stages.tools.profile smoke dpo.beta=0.3", own_smoke)
+    shutil.rmtree(own_smoke / "models/pi1")
+    assert "all 0 stages" in sh("python -m stages.tools.plan --pulled", own_smoke).stdout
+    assert "1 stages are not run" in sh("python -m stages.tools.plan", own_smoke).stdout
+    sh("dvc checkout && python -m stages.tools.profile smoke dpo.beta=0.3", own_smoke)
     told = json.loads(sh("python -m stages.tools.plan --json", own_smoke).stdout)
     every = trusted.stages(own_smoke)
     assert set(told["stages"]) == trusted.downstream(every, ["dpo*"])
