@@ -81,6 +81,7 @@ def test_a_prompt_template_belongs_to_the_stage_that_reads_it(clone):
     }
     assert changed(clone, "stages/signals/annotator_topics.json", "honey", "money") == {
         "evaluation.evaluate",
+        "evaluation.examples",
         "evaluation.signal",
         "evaluation.best_of_n",
         "signals.annotate",

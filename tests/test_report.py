@@ -2,7 +2,9 @@
 
 import ast
 import csv
+import hashlib
 import json
+import shutil
 import subprocess
 import xml.etree.ElementTree
 from pathlib import Path
@@ -20,10 +22,24 @@ from stages.evaluation import (
     report_policies,
     report_summary,
 )
+from tests.pages import loaded
 
 ROOM = Path("stages/evaluation")
 STEPS = [SimpleNamespace(samples="pi0", makes="pi1"), SimpleNamespace(samples="pi1", makes="pi2")]
-PARAMS = SimpleNamespace(iterations=STEPS, evaluate=SimpleNamespace(confidence=0.95))
+BASES = {"base": SimpleNamespace(model="models/mine", revision="0123abcd")}
+PARAMS = SimpleNamespace(
+    iterations=STEPS,
+    evaluate=SimpleNamespace(confidence=0.95),
+    bases=BASES,
+    start_from=SimpleNamespace(policy="base", reward_model="base"),
+    seed=1,
+    dtype="float32",
+    mix={"mine": None, "yours": None},
+    rank=SimpleNamespace(scorer="reward_model"),
+    prompts=SimpleNamespace(per_iteration=64),
+    generate=SimpleNamespace(n=8, temperatures=[1.0, 0.7]),
+    dpo=SimpleNamespace(loss=["sigmoid"], beta=0.1, learning_rate=3e-5),
+)
 RANKER = {"heldout": {"labels": {"accuracy": 0.75, "interval": [0.5, 0.875], "pairs": 16}}}
 
 
@@ -56,10 +72,24 @@ def prepared(**changes) -> dict:
     return fact | {"longer_is_chosen": 0.25} | changes
 
 
+def side_by_side() -> dict:
+    """One prompt, whose texts would load something if they were more than text, and one word too long for a line."""
+    hostile = '<img src="http://example.org/x.png"><script>alert(1)</script>' + "w" * 500
+    answers = {name: {"text": hostile, "reward": 1.5, "finished": name != "pi0"} for name in ("pi0", "offline", "pi2")}
+    rows = [{"id": "a", "prompt": hostile, "answers": answers}]
+    return {"yardstick": "gold reward", "characters": 600, "by_hash": rows, "gains": rows, "losses": []}
+
+
 def lay_out(folder: Path) -> Path:
     """What `report` reads, for two iterations, and a policy of a third that was removed."""
     trained = {"rows_out": 64, "steps": 8}
-    rounds = {"stop": {"stop": False, "reason": ""}, "rank": {"rows_out": 4, "audit": audit()}}
+    curves = {"loss": [[1, 0.75], [2, 0.5]], "grad_norm": [[1, 4.0], [2, 2.0]]}
+    rounds = {
+        "examples": side_by_side(),
+        "training": curves,
+        "stop": {"stop": False, "reason": ""},
+        "rank": {"rows_out": 4, "audit": audit()},
+    }
     files: dict[str, dict] = {
         "policy/pi0": {"pi0": policy(2.0) | {"sft": {"curve": [[8, 2.5]]}}},
         "policy/offline": {"offline": policy(2.0) | {"dpo": trained}},
@@ -69,6 +99,7 @@ def lay_out(folder: Path) -> Path:
         "selected": {"policy": "pi2"},
         "reward_model": RANKER,
         "data": {"mine": prepared(dataset="<b>mine</b>")},
+        "lock": {},
         "prompts": {"rows_in": 1300, "rows_out": 1299, "drops": {"empty": 1}},
     }
     for name, facts in files.items():
@@ -80,7 +111,8 @@ def lay_out(folder: Path) -> Path:
 
 def run(metrics: Path, out: Path) -> Path:
     out.mkdir()
-    reads = [metrics / name for name in ("policy", "selected.json", "reward_model.json", "data.json", "prompts.json")]
+    names = ("policy", "selected.json", "reward_model.json", "data.json", "prompts.json", "lock.json")
+    reads = [metrics / name for name in names]
     tables = {"markdown_table": out / "table.md", "rows": out / "policies.csv", "curves": out / "curves.csv"}
     pages = {"html_page": out / "report.html", "summary": out / "summary.json", "overview": out / "overview.svg"}
     report.main(PARAMS, *reads, **tables, **pages)
@@ -114,14 +146,51 @@ def test_the_policy_of_a_removed_iteration_is_in_no_table(written):
 
 def test_the_page_needs_no_network_and_shows_what_data_say_as_text(written):
     page = (written / "report.html").read_text(encoding="utf-8")
-    names = ("http://www.w3.org", "http://purl.org", "http://creativecommons.org", "https://matplotlib.org")  # in SVG
-    for name in names:
-        page = page.replace(name, "")
-    assert "http" not in page and "src=" not in page
+    assert loaded(page) == [] and "<script" not in page and "<img" not in page
     assert "<td>&lt;b&gt;mine&lt;/b&gt;</td>" in page and "<b>" not in page
     assert "<td>prompts</td><td>1,300</td><td>1,299</td><td>empty 1</td>" in page
     assert "offline DPO: 64 pairs in 8 steps; π1: 64 pairs in 8 steps; π2: 64 pairs in 8 steps." in page
     assert "<td>labels</td><td>75.0%</td><td>50.0% to 87.5%</td><td>16</td>" in page
+
+
+def test_the_page_shows_the_claim_the_answers_the_curves_and_the_lineage(written):
+    page = (written / "report.html").read_text(encoding="utf-8")
+    assert "Not told apart: the difference of π2 from offline DPO may be 0" in page
+    assert "Not over-optimised: wherever the proxy rises, the gold reward rises too." in page
+    assert page.count("&lt;img src=") == 2 * 4  # a prompt and three answers, by hash and as a gain
+    assert "<strong>π0 (SFT)</strong> 1.50, broken off<p>" in page and "The largest losses" not in page
+    assert ">loss</text>" in page and ">gradient norm</text>" in page and ">learning rate</text>" not in page
+    digest = hashlib.sha256(b"{}").hexdigest()[:16]
+    assert f"<td>packages</td><td>requirements.lock, sha256 {digest}</td>" in page
+    assert "<td>policy begins from</td><td>models/mine, revision 0123abcd</td>" in page
+
+
+def test_what_would_be_loaded_is_found_in_tags_and_styles_and_not_in_text():
+    assert loaded("<p>url(http://a) src='b'</p><svg><use xlink:href='#c'/></svg>") == []
+    page = "<img src='a'><style>p { background: url(b) }</style><p style='background: url(c)'><script>1</script>"
+    assert loaded(page) == ["a", "url(b)", "url(c)", "<script>"]
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WIDTHS = (390, 1280)
+MEASURE = """<!doctype html><meta charset="utf-8"><body>
+<iframe src="report.html" style="width: 390px"></iframe><iframe src="report.html" style="width: 1280px"></iframe>
+<script>onload = () => { document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => [
+  frame.contentDocument.documentElement.scrollWidth, frame.clientWidth,
+  frame.contentWindow.performance.getEntriesByType("resource").length])) }</script>
+<style>iframe { border: 0; height: 600px; display: block }</style>"""
+
+
+@pytest.mark.skipif(not BROWSER, reason="no chromium here; `apt-get install chromium` brings one")
+def test_in_a_browser_nothing_is_wider_than_a_phone_and_nothing_is_loaded(written, tmp_path):
+    shutil.copy(written / "report.html", tmp_path)
+    (tmp_path / "measure.html").write_text(MEASURE)
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [str(BROWSER), *quiet, "--allow-file-access-from-files", "--dump-dom", f"file://{tmp_path}/measure.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    found = json.loads(dom.partition("<title>")[2].partition("</title>")[0])
+    assert [width for _, width, _ in found] == list(WIDTHS)
+    assert all(scrolled <= width and loads == 0 for scrolled, width, loads in found), found
 
 
 def test_the_curves_are_one_line_a_step_and_a_policy_without_any_has_none(written):

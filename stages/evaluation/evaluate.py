@@ -3,7 +3,8 @@ same prompts.
 
 Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_policy, logp_reference;
         baseline, offline: the same of pi_0 and of offline DPO. With judge_preference where `judge` asked; making:
-        accounts of the stages that made the policy, which pass into git here, under their folders' names
+        accounts of the stages that made the policy, its curves and examples, which pass into git here, under their
+        folders' names
 Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0 and over offline DPO;
         on test and on validation prompts proxy reward and its win rate, and what shows over-optimisation
         (stages/evaluation/monitors.py): length and its correlation with the proxy reward, share finished, KL to pi_0,

@@ -11,7 +11,9 @@ import jinja2
 
 DATA_FILES = ["templates/page.html.jinja", "templates/tables.html.jinja"]
 TEMPLATES = Path(__file__).parent / "templates"
-COLOUR = "#2457a6"
+COLOUR, INK = "#2457a6", "#1b1f24"
+BY_THE_PAGE = {COLOUR: "var(--accent)", INK: "currentColor"}  # in the pictures, so that they read in the dark as well
+DRAWN_IN_INK = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "patch.edgecolor")
 
 
 def render(template: str, folder: Path = TEMPLATES, **values: Any) -> str:
@@ -30,18 +32,24 @@ def render(template: str, folder: Path = TEMPLATES, **values: Any) -> str:
 
 
 def svg(draw: Callable[[Any], Any]) -> str:
-    """The figure that `draw(pyplot)` returns, as SVG without a date or random ids."""
+    """The figure that `draw(pyplot)` returns, as SVG without a date, random ids or a background, in the page's
+    colours.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rc("svg", hashsalt="report", fonttype="none")
     matplotlib.rc("axes.spines", top=False, right=False)
+    matplotlib.rcParams.update(dict.fromkeys(DRAWN_IN_INK, INK))
     from matplotlib import pyplot as plt
 
     text, figure = io.StringIO(), draw(plt)
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    drawn = text.getvalue()[text.getvalue().index("<svg") :]
+    for colour, name in BY_THE_PAGE.items():
+        drawn = drawn.replace(colour, name)
+    return drawn
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

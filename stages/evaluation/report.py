@@ -3,11 +3,12 @@ needs no network, and the picture of the pipeline.
 
 Reads   policies: a folder of `evaluate`'s metrics, one file per policy, with the accounts of what made it; selected:
         metrics of `select`; ranker: metrics of `signal`, named by the scorer that ranked; sets: the audit of the
-        preferences; prompts: row account
+        preferences; prompts: row account; packages: requirements.lock, for its hash
 Writes  markdown_table: the result table; rows: one CSV line per policy; curves: one CSV line per step that a policy's
         training logged; html_page: HTML with the pictures inside it; summary: few numbers of the selected policy;
         overview: SVG of the pipeline and its result
-Params  iterations; evaluate.confidence, of the intervals
+Params  iterations; evaluate.confidence, of the intervals; for the lineage bases, start_from, seed, dtype, mix, and the
+        numbers of sampling, ranking and training that decide most
 """
 
 import csv
@@ -18,14 +19,19 @@ from typing import Any
 from stages.evaluation import (
     html_pages,
     policy_metrics,
+    report_claim,
     report_data,
+    report_examples,
+    report_lineage,
+    report_optimisation,
     report_overview,
     report_pairs,
     report_policies,
     report_summary,
+    report_training,
 )
 
-DATA_FILES = ["templates/report.html.jinja"]
+DATA_FILES = ["templates/report.html.jinja", "templates/examples.html.jinja"]
 
 
 def curve_rows(table: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -62,13 +68,14 @@ def ranker_table(ranker: dict[str, Any], confidence: float) -> tuple[list[str], 
 
 def page(
     table: dict[str, Any],
-    verdict: str,
+    best: str,
     confidence: float,
     ranker: tuple[str, dict[str, Any]],
     sets: dict[str, Any],
     prompts: dict[str, Any],
+    lineage: list[list[str]],
 ) -> str:
-    """The HTML page. `ranker` is the scorer's name and its metrics of `signal`."""
+    """The HTML page. `best` is the policy that was selected, `ranker` the scorer's name and its metrics of `signal`."""
     audits = report_pairs.audits(table)
     pair_rows = [report_pairs.cells(policy, audit) for policy, audit in audits.items()]
     set_rows = [report_data.cells(name, fact) for name, fact in sets.items()]
@@ -77,18 +84,23 @@ def page(
     name, facts = ranker
     return html_pages.render(
         "report.html.jinja",
-        verdict=verdict,
+        verdict=report_policies.verdict(table, best, confidence),
         test=table["pi0"]["test"],
         results=titled(results, picture=report_policies.picture(table)),
+        claim=report_claim.claim(best, table[best]["test"], confidence),
+        optimisation=report_optimisation.optimisation(table),
         monitors=titled(monitors, stopped=report_policies.stopped(table)),
+        examples=report_examples.examples(table, best),
         pairs=titled(
             (report_pairs.HEADER, pair_rows),
             picture=report_pairs.picture(audits),
             budget=report_pairs.budget(table),
         ),
+        curves=report_training.picture(table),
         ranker=titled(ranker_table(facts, confidence), name=name.replace("_", " ")),
         sets=titled((report_data.HEADER, set_rows), picture=report_data.picture(sets)),
         prompts=report_data.prompts(prompts),
+        lineage=lineage,
     )
 
 
@@ -99,6 +111,7 @@ def main(
     ranker: Path,
     sets: Path,
     prompts: Path,
+    packages: Path,
     *,
     markdown_table: Path,
     rows: Path,
@@ -112,6 +125,7 @@ def main(
     table, confidence = policy_metrics.table(params.iterations, policies), params.evaluate.confidence
     best, facts = read(selected)["policy"], read(ranker)
     verdict = report_policies.verdict(table, best, confidence)
+    lineage = report_lineage.lineage(params, packages.read_bytes())
 
     flat = [report_policies.flat(policy, row["test"]) for policy, row in table.items()]
     write_csv(rows, list(flat[0]), flat)
@@ -119,6 +133,6 @@ def main(
     write(markdown_table, html_pages.markdown(*report_policies.results(table, confidence)))
     numbers = report_summary.numbers(table[best]["test"], best, facts)
     write(summary, json.dumps(numbers, indent=2) + "\n")
-    write(html_page, page(table, verdict, confidence, (ranker.stem, facts), read(sets), read(prompts)))
+    write(html_page, page(table, best, confidence, (ranker.stem, facts), read(sets), read(prompts), lineage))
     write(overview, report_overview.picture(table, verdict, confidence))
     print(f"report: {len(table)} policies; {verdict}")

@@ -35,9 +35,13 @@ MONITORS = {
 PANELS = {
     "gold_reward": "gold reward",
     "proxy_reward": "proxy reward",
+    "win_rate": "wins over π0, by gold",
+    "judge_win_rate": "wins over π0, by the judge",
+    "proxy_win_rate": "wins over π0, by the proxy",
     "tokens": "tokens per answer",
     "kl": "KL to π0, nats",
 }
+COLUMNS_OF_PANELS = 3
 
 
 def bounded(numbers: dict[str, Any], name: str, form: str) -> str:
@@ -134,29 +138,35 @@ def stopped(table: dict[str, Any]) -> str:
 
 def errors(name: str, tests: list[dict[str, Any]]) -> list[list[float]]:
     """How far an interval reaches below and above each policy's number; 0 for what is drawn without."""
-    if name != "gold_reward":
-        return [[0.0] * len(tests)] * 2
-    ends = [test["gold_reward_interval"] for test in tests]
+    ends = [test.get(f"{name}_interval", [test[name]] * 2) for test in tests]
     below = [test[name] - low for test, (low, _) in zip(tests, ends, strict=True)]
     above = [high - test[name] for test, (_, high) in zip(tests, ends, strict=True)]
     return [below, above]
 
 
-def picture(table: dict[str, Any]) -> str:
-    """Gold reward with intervals, proxy reward, length and KL by policy."""
+def panel(axis: Any, name: str, table: dict[str, Any]) -> None:
+    """One quantity by policy, with its interval where it has one; the line follows the iterations."""
     tests = [row["test"] for row in table.values()]
-    panels = {name: title for name, title in PANELS.items() if name in tests[0]}
-    iterates = [i for i, policy in enumerate(table) if policy != "offline"]  # the line follows the iterations
+    values = [test[name] for test in tests]
+    iterates = [i for i, policy in enumerate(table) if policy != "offline"]
+    axis.errorbar(range(len(values)), values, yerr=errors(name, tests), fmt="o", capsize=3, color=html_pages.COLOUR)
+    axis.plot(iterates, [values[i] for i in iterates], color=html_pages.COLOUR)
+    axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
+    axis.set_title(PANELS[name], fontsize=11)
+
+
+def picture(table: dict[str, Any]) -> str:
+    """Rewards, win rates, length and KL by policy, whatever of them the profile has."""
+    shown = [name for name in PANELS if name in table["pi0"]["test"]]
+    lines = -(-len(shown) // COLUMNS_OF_PANELS)
 
     def draw(plt: Any) -> Any:
-        figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3), layout="constrained")
-        for axis, (name, title) in zip(axes, panels.items(), strict=True):
-            values = [test[name] for test in tests]
-            spread = errors(name, tests)
-            axis.errorbar(range(len(values)), values, yerr=spread, fmt="o", capsize=3, color=html_pages.COLOUR)
-            axis.plot(iterates, [values[i] for i in iterates], color=html_pages.COLOUR)
-            axis.set_xticks(range(len(values)), [label(policy).split(" ")[0] for policy in table])
-            axis.set_title(title, fontsize=11)
+        size = (3.1 * COLUMNS_OF_PANELS, 2.8 * lines)
+        figure, axes = plt.subplots(lines, COLUMNS_OF_PANELS, figsize=size, layout="constrained", squeeze=False)
+        for axis in axes.flat[len(shown) :]:
+            axis.set_axis_off()
+        for axis, name in zip(axes.flat, shown, strict=False):
+            panel(axis, name, table)
         return figure
 
     return html_pages.svg(draw)

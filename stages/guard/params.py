@@ -57,6 +57,7 @@ class Params(kinds.Section):
     history: pairs.History
 
     evaluate: evaluation.Evaluate
+    examples: evaluation.Examples
     benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Benchmark]
     chats: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Chat]
     referee: evaluation.Referee

@@ -188,6 +188,7 @@ EDITS: dict[str, Edit] = {
     "`dpo.learning_rate`": Edit(param("dpo.learning_rate", "1.0e-5"), ["dpo*"]),
     "`respond.temperature`": Edit(param("respond.temperature", "0.5"), ["respond*@*"]),
     "`evaluate.resamples`": Edit(param("evaluate.resamples", "500"), ["evaluate*@*"]),
+    "`examples.by_hash`": Edit(param("examples.by_hash", "2"), ["examples@*"]),
     "`runtime.*`": Edit(
         all_of(param("runtime.micro_batch_rows", "1"), sub("params.yaml", "threads: 2", "threads: 1")), []
     ),
@@ -251,7 +252,9 @@ EDITS: dict[str, Edit] = {
         sub("stages/training/chatml.jinja", "<|im_end|>", "<|im_end|> "), ["base@*"], CODE
     ),
     "the grader's data `annotator_topics.json`": Edit(
-        sub("stages/signals/annotator_topics.json", '"honey"', '"comb"'), ["evaluate*@*", "signal_*@*"], CODE
+        sub("stages/signals/annotator_topics.json", '"honey"', '"comb"'),
+        ["evaluate*@*", "examples@*", "signal_*@*"],
+        CODE,
     ),
     "the guard `stages/guard/run.py`, a new module": Edit(
         all_of(
@@ -261,15 +264,17 @@ EDITS: dict[str, Edit] = {
         [],
         CODE,
     ),
-    "`peft` in the lock": Edit(sub("requirements.lock", "\npeft==", "\npeft==9."), ["dpo*"], CODE),
+    "`peft` in the lock": Edit(sub("requirements.lock", "\npeft==", "\npeft==9."), ["dpo*", "report"], CODE),
     "`bitsandbytes` in the lock": Edit(
-        sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*"], CODE
+        sub("requirements.lock", "\nbitsandbytes==", "\nbitsandbytes==9."), ["reference*", "dpo*", "report"], CODE
     ),
-    "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), TRAINED, CODE),
-    "`vllm` in the lock": Edit(sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond*@*"], CODE),
+    "`trl` in the lock": Edit(sub("requirements.lock", "\ntrl==", "\ntrl==9."), [*TRAINED, "report"], CODE),
+    "`vllm` in the lock": Edit(
+        sub("requirements.lock", "\nvllm==", "\nvllm==9."), ["generate@*", "respond*@*", "report"], CODE
+    ),
     "`matplotlib` in the lock": Edit(sub("requirements.lock", "\nmatplotlib==", "\nmatplotlib==9."), ["report"], CODE),
-    "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), [], CODE),
-    "`httpx2` in the lock": Edit(sub("requirements.lock", "\nhttpx2==", "\nhttpx2==9."), [], CODE),
+    "`ruff` in the lock": Edit(sub("requirements.lock", "\nruff==", "\nruff==9."), ["report"], CODE),
+    "`httpx2` in the lock": Edit(sub("requirements.lock", "\nhttpx2==", "\nhttpx2==9."), ["report"], CODE),
     "a policy edited by hand, another deleted": Edit(
         all_of(put("models/pi1", "x"), lambda r: (r / "models/offline").unlink()), []
     ),

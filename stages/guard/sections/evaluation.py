@@ -16,6 +16,12 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Examples(Section):
+    by_hash: Count
+    extremes: Count
+    characters: Count
+
+
 class Benchmark(Section):
     task: Literal["gsm8k_cot", "gsm8k", "arc_challenge", "mmlu", "truthfulqa_mc2", "own"]
     raw: Raw
