@@ -63,6 +63,8 @@ def test_prompts_are_counted_from_the_width_of_the_interval():
     """
     found = report_claim.claim("pi2", gains([1.02, 2.98], [-0.98, 0.98]), 0.95)
     assert [row[5:] for row in found["rows"]] == [["1.54", "238"], ["1.54", ""]]  # no number for half of nothing
+    constant = report_claim.claim("pi2", gains([1.0, 1.0], [1.0, 1.0]), 0.95)
+    assert constant["rows"][0][5:] == ["0.00", ""]  # nor from prompts that do not differ
 
 
 def policy(proxy: float, gold: float) -> dict:
@@ -79,7 +81,7 @@ def test_over_optimised_is_where_the_proxy_rises_and_gold_does_not():
     told = "Over-optimised: the proxy rises and the gold reward does not from π1 to π2 (+0.50, gold -0.10)."
     assert found["sentence"] == told
     table["pi2"] = policy(1.5, 2.0)
-    assert report_optimisation.optimisation(table)["sentence"].startswith("Not over-optimised: wherever")
+    assert report_optimisation.optimisation(table)["sentence"].startswith("No over-optimisation is seen: wherever")
     table["pi1"] = policy(1.0, 1.0)
     table["pi2"] = policy(0.5, 9.0)
     assert report_optimisation.optimisation(table)["sentence"] == "The proxy rises in no iteration."

@@ -113,16 +113,16 @@ def told(interval: list[float]) -> str:
 
 
 def cells(each: Comparison, prompts: int, confidence: float) -> list[str]:
-    """A comparison's row of the table; no number of prompts for a difference of 0."""
-    half = abs(each.difference) / 2
-    needed = f"{prompts_for(half, each, prompts, confidence):,}" if half else ""
+    """A comparison's row of the table; no number of prompts for a difference of 0 or an interval without width."""
+    half, seen = abs(each.difference) / 2, detectable(each, confidence)
+    needed = f"{prompts_for(half, each, prompts, confidence):,}" if half and seen else ""
     return [
         f"online over {each.over}",
         f"{each.difference:+.2f}",
         told(each.interval),
         told(each.joint),
         outcome(each.joint),
-        f"{detectable(each, confidence):.2f}",
+        f"{seen:.2f}",
         needed,
     ]
 

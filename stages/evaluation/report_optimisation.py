@@ -47,7 +47,7 @@ def sentence(found: list[Step]) -> str:
         return f"Over-optimised: the proxy rises and the gold reward does not from {', from '.join(over)}."
     if not any(step.proxy > 0 for step in found):
         return "The proxy rises in no iteration."
-    return "Not over-optimised: wherever the proxy rises, the gold reward rises too."
+    return "No over-optimisation is seen: wherever the proxy rises, the gold reward rises too."
 
 
 def said(step: Step) -> str:
