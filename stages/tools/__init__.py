@@ -1,4 +1,4 @@
-"""What a person runs: profiles, pins, all signals, benchmarks, ablations, seeds, the reader's proof, a card.
+"""What a person runs: the plan, profiles, pins, all signals, benchmarks, ablations, seeds, the reader's proof, a card.
 
 Holds     commands
 Must not  be imported by a stage

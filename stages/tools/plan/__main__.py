@@ -56,13 +56,22 @@ def made(root: Path, gpu: str | None, pulled: bool) -> Plan:
 
 def notes(flow: Flow, device: Device, verdicts: dict[str, Verdict], costs: list[Cost], copies: int) -> list[str]:
     """What the figures take for granted, a line each."""
-    told = [by_what(device, costs), OF_MEMORY, *tight(device, costs), of_disk(costs, copies)]
+    told = [by_what(device, costs), *of_node(device, costs), OF_MEMORY, *tight(device, costs), of_disk(costs, copies)]
     if follows := [name for name, verdict in verdicts.items() if not verdict.own]:
         told.append(f"{len(follows)} stages only follow: one whose inputs come out with the same bytes does not run")
     if restored := [name for name, verdict in verdicts.items() if verdict.restored]:
         told.append(f"{len(restored)} stages are not run: DVC has in its cache what {restored[0]} and others wrote")
     told.append("what DVC has seen before, with the same params, code and inputs, it brings from its run-cache instead")
     return told + list(flow.assumed) + pins(flow)
+
+
+def of_node(device: Device, costs: list[Cost]) -> list[str]:
+    """What a node costs that is held for the whole run, while most stages use one GPU of it."""
+    most = max((cost.work.devices for cost in costs), default=0)
+    if not device.is_gpu or most < 2:
+        return []
+    hours, used = sum(cost.seconds for cost in costs) / 3600, sum(cost.device_hours for cost in costs)
+    return [f"a node of {most} is held for {hours:.1f} h, {most * hours:.0f} GPU hours, of which {used:.0f} compute"]
 
 
 def tight(device: Device, costs: list[Cost]) -> list[str]:
