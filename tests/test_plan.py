@@ -536,6 +536,8 @@ def test_after_a_run_nothing_is_planned_and_an_edit_is_forecast_from_what_ran(ow
     told = json.loads((own_smoke / "forecast.json").read_text(encoding="utf-8"))
     every = trusted.stages(own_smoke)
     assert set(told["stages"]) == trusted.downstream(every, ["dpo*"])
+    by_dvc = json.loads(sh("dvc status --json", own_smoke).stdout)
+    assert set(by_dvc) == {name for name, cost in told["stages"].items() if cost["own"]}
     journal = {line["outs"][0]: line for line in spent.noted(own_smoke / ".scratch")}
     for name, cost in told["stages"].items():
         took = journal[cost["outs"][0]]["seconds"]

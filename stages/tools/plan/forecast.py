@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.guard import facts, feasible, memory
+from stages.guard.facts import Shape
 from stages.tools.plan import devices, work
 from stages.tools.plan.devices import Device, Past
 from stages.tools.plan.flow import Flow
@@ -67,7 +68,7 @@ def cost(stage: Stage, flow: Flow, device: Device, journal: list[Past]) -> Cost:
     seconds = devices.by_data_sheet(of, case, device) if seconds is None else seconds
     held = max((run.memory for run in runs if devices.sizes(run.case) == devices.sizes(case)), default=0.0)
     outputs = sum(size(path, flow) for path in stage.outs)
-    checkpoints = kept(case, flow.params) if case.module in TRAINING else 0.0
+    checkpoints = kept(trainee(case, flow.params), flow.params.runtime) if case.module in TRAINING else 0.0
     return Cost(stage.name, stage.outs, of, seconds, by, held or needed(case, flow, device), outputs, checkpoints)
 
 
@@ -82,10 +83,16 @@ def size(path: str, flow: Flow) -> float:
     return table.rows * (table.prompt + 2 * table.answer) * facts.BYTES_PER_TOKEN * TEXT
 
 
-def kept(case: Case, params: Any) -> float:
+def trainee(case: Case, params: Any) -> Shape:
+    """The model that a stage trains: a reward or preference model is the first blocks of its base."""
+    name = TRAINING[case.module]
+    layers = getattr(getattr(params, name), "layers", None)
+    return memory.cut(case.shapes["model"], layers, head=name != "reward_model")
+
+
+def kept(shape: Shape, runtime: Any) -> float:
     """The last checkpoint and the next one, which are there together for a moment."""
-    runtime = params.runtime
-    each = CHECKPOINT[runtime.deepspeed > 0] * facts.weights(case.shapes["model"])
+    each = CHECKPOINT[runtime.deepspeed > 0] * facts.weights(shape)
     return 2 * each if runtime.checkpoint_steps else 0.0
 
 
@@ -120,5 +127,5 @@ def batch(case: Case, params: Any) -> float:
     sides = 1 if name in ("sft", "preference_model") else 2
     rows = min(runtime.micro_batch_rows, section.global_batch_rows)
     each, tokens = facts.DTYPE_BYTES[params.dtype], rows * sides * section.max_tokens
-    checkpointing, has_head = runtime.gradient_checkpointing, name != "reward_model"
-    return memory.activations(case.shapes["model"], tokens, each, checkpointing, has_head)
+    has_head = name != "reward_model"
+    return memory.activations(trainee(case, params), tokens, each, runtime.gradient_checkpointing, has_head)
