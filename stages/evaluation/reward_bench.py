@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.data import conversation_rules, ecosystem, pair_format, releases
+from stages.evaluation import raw_folder
 
 SCHEMA = pa.schema([("subset", pa.string()), *pair_format.SCHEMA])
 
@@ -67,13 +68,8 @@ def read_all(raw: Path) -> tuple[pa.Table, Counter]:
     return table, drops
 
 
-def is_empty(raw: Path) -> bool:
-    """Whether this is a folder without any file of rows: nobody put RewardBench there."""
-    return raw.is_dir() and not any(file.name.endswith((*releases.ROWS, ".json")) for file in raw.rglob("*"))
-
-
 def main(params: Any, raw: Path, *, pairs: Path, account: Path) -> None:
-    empty = is_empty(raw)
+    empty = raw_folder.is_empty(raw)
     table, drops = (SCHEMA.empty_table(), Counter()) if empty else read_all(raw)
     pq.write_table(table, pairs)
     subsets = Counter(table["subset"].to_pylist())

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.data import pair_format, releases
-from stages.evaluation import reward_bench
+from stages.evaluation import raw_folder
 from stages.messages import MESSAGES
 
 FIELDS = pa.schema(
@@ -77,7 +77,7 @@ def laid_out(rows: pl.DataFrame) -> pa.Table:
 
 
 def main(params: Any, raw: Path, *, choices: Path, account: Path) -> None:
-    empty = reward_bench.is_empty(raw)
+    empty = raw_folder.is_empty(raw)
     rows, drops = (pl.DataFrame(schema={"drop": pl.String}), Counter()) if empty else read_all(raw)
     if not empty:
         rows = refused(rows)

@@ -19,18 +19,20 @@ from ruamel.yaml import YAML
 from stages.guard.params import check
 
 PROFILES = Path(__file__).parents[1] / "profiles"
+NAMED_BY_PEOPLE = ("bases", "benchmarks", "chats")
+"""Mappings whose keys are names, which a profile adds to."""
 
 
 def lay_over(base: Any, overlay: Mapping, whole: tuple[str, ...] = (), grows: bool = False) -> None:
     """Replace in `base`, in place, what `overlay` names, `whole` keys with all they hold; comments stay.
 
-    Raises KeyError for a key that `base` lacks, unless it `grows`, as the mapping of models does.
+    Raises KeyError for a key that `base` lacks, unless it `grows`, as a mapping of models or benchmarks does.
     """
     for key, value in overlay.items():
         if key not in base and not grows:
             raise KeyError(f"the profile names {key!r}, which profiles/quickstart.yaml does not have; mend the profile")
         if isinstance(value, Mapping) and key not in whole and key in base:
-            lay_over(base[key], value, whole, grows=key == "bases")
+            lay_over(base[key], value, whole, grows=key in NAMED_BY_PEOPLE)
         else:
             base[key] = value
 
