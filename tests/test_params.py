@@ -14,6 +14,9 @@ def tree(profile: str = "quickstart") -> dict:
     return YAML(typ="safe", pure=True).load(compose(profile))
 
 
+PROGRAMS = {"task": "humaneval", "raw": "x", "questions": None, "shots": 0, "chat": False, "max_tokens": None}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
@@ -58,6 +61,9 @@ def tree(profile: str = "quickstart") -> dict:
         ),
         ("judge.limit_by", "tokens", "judge.limit_by = 'tokens'"),
         ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
+        ("sandbox.seconds", 0, "sandbox.seconds = 0"),
+        ("benchmarks", {"a": PROGRAMS | {"chat": True}}, "benchmarks.a.chat = true, and humaneval continues a program"),
+        ("benchmarks", {"a": PROGRAMS | {"shots": 2}}, "benchmarks.a.shots = 2, and humaneval has no worked examples"),
         ("select.by", "gold_reward", "select.by = 'gold_reward'"),
         ("split.heldout_share", 1.0, "split.heldout_share = 1.0"),
         ("mixed", "other", "mixed = 'other' must be 'quickstart', the last set of the mix"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
-from stages.benchmarks import tasks
+from stages.benchmarks import programs, sandbox, tasks
 
 SCHEMA = pa.schema(
     [
@@ -99,8 +99,10 @@ def rows(task: str, questions: list[dict], shots: list[dict], entry: Any, model:
 
 def main(params: Any, name: str, raw: Path, model: Path, *, asked: Path) -> None:
     entry = params.benchmarks[name]
+    if entry.task in programs.FILES:
+        sandbox.check()  # before anybody answers what cannot be graded
     questions = tasks.questions_of(entry.task, raw)
-    taken = tasks.chosen(questions, entry.questions)
+    taken = tasks.chosen(programs.in_test_split(entry.task, questions), entry.questions)
     shots = tasks.documents(entry.task, raw, "shots")
     made = rows(entry.task, taken, shots, entry, model)
     pq.write_table(pa.Table.from_pylist(made, SCHEMA), asked)

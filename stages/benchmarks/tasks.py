@@ -8,6 +8,7 @@ questions come from `questions.jsonl` of a folder, the worked examples from `sho
         mmlu                  subject, question, choices, answer (A to D, or 0 to 3); shots by subject
         truthfulqa_mc2        Question, Correct Answers, Incorrect Answers, each joined by "; " (the published CSV), or
                               the hub's form
+        humaneval, mbpp       as published (stages/benchmarks/programs.py)
         own                   question, answer, and choices where the answer is one of them; else the answer is written
 
 Source  https://github.com/EleutherAI/lm-evaluation-harness, lm_eval/tasks and lm_eval/api/task.py
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.benchmarks import stored
+from stages.benchmarks import programs, stored
 
 SHOTS_SEED = 1234
 """lm-eval's own, for tasks whose examples are drawn anew for each question."""
@@ -112,6 +113,8 @@ FORMS: dict[str, Callable[[dict], dict]] = {
     "arc_challenge": as_arc,
     "truthfulqa_mc2": as_truthfulqa,
     "mmlu": as_mmlu,
+    "humaneval": programs.as_humaneval,
+    "mbpp": programs.as_mbpp,
     "own": as_own,
 }
 
@@ -124,7 +127,8 @@ def documents(task: str, folder: Path, name: str) -> list[dict[str, Any]]:
 def questions_of(task: str, folder: Path) -> list[dict[str, Any]]:
     """Of questions.jsonl. Raises ValueError for one that stands there twice, or where there is none."""
     found = documents(task, folder, "questions")
-    stored.check_once(folder, [(document["question"], identity(document)) for document in found])
+    told = [document.get("question", document.get("task_id")) for document in found]
+    stored.check_once(folder, [(name, identity(document)) for name, document in zip(told, found, strict=True)])
     return found
 
 
@@ -158,7 +162,10 @@ def configured(task: str, subject: str, questions: list[dict]) -> dict[str, Any]
         if len({bool(row["choices"]) for row in questions}) > 1:
             raise ValueError("some questions have choices and some have none; make two benchmarks of them")
         return OWN | (OWN_CHOICES if questions[0]["choices"] else OWN_TEXT)
-    file = Path(str(tasks.__file__)).parent / FILES[task].format(subject=subject)
+    folder = Path(str(tasks.__file__)).parent
+    if task in programs.FILES:
+        return programs.configured(task, folder)
+    file = folder / FILES[task].format(subject=subject)
     if not file.exists():
         raise ValueError(f"subject {subject!r} is none of lm-eval's {task}; mend the questions' `subject`")
     return {name: value for name, value in load_yaml(file).items() if name not in ("tag", "task_alias")}

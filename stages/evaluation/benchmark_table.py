@@ -25,6 +25,8 @@ from stages.evaluation import html_pages, policy_metrics
 POWER, POINTS = 0.8, 0.05
 HEADLINE = {"arc_challenge": "acc_norm", "gsm8k_cot": "exact_match_strict", "gsm8k": "exact_match_strict"}
 """The metric that is compared where a task has several: the paper's, and lm-eval's first."""
+COUNTS = ("empty", "cut_off", "failed", "timed_out", "over_memory", "no_program")
+"""What `grade` counts of written answers, the last four of programs."""
 
 
 def read(scores: Path, policies: list[str]) -> dict[str, dict[str, Any]]:
@@ -80,9 +82,7 @@ def compared(read: dict[str, dict[str, Any]], task: str, confidence: float) -> d
     pi0 = arrays["pi0"][headline]
     others = {policy: mine[headline] for policy, mine in arrays.items() if policy != "pi0"}
     over = {policy: difference(mine, pi0, confidence, len(others)) for policy, mine in others.items()}
-    counts = {
-        policy: {name: facts[name] for name in ("empty", "cut_off") if name in facts} for policy, facts in read.items()
-    }
+    counts = {policy: {name: facts[name] for name in COUNTS if name in facts} for policy, facts in read.items()}
     scores = {policy: {m: score(values, confidence) for m, values in mine.items()} for policy, mine in arrays.items()}
     return {
         "questions": read["pi0"]["questions"],
@@ -100,14 +100,10 @@ def cell(facts: dict[str, Any], name: str) -> str:
 def markdown(name: str, facts: dict[str, Any]) -> str:
     """Two tables: the scores, and the differences from pi_0."""
     policies = facts["policies"]
-    metrics = [metric for metric in policies["pi0"] if metric not in ("empty", "cut_off")]
+    metrics = [metric for metric in policies["pi0"] if metric not in COUNTS]
     labels = [policy_metrics.label(policy) for policy in policies]
     rows = [[metric, *(cell(mine[metric], "value") for mine in policies.values())] for metric in metrics]
-    rows += [
-        [count, *(str(mine[count]) for mine in policies.values())]
-        for count in ("empty", "cut_off")
-        if count in policies["pi0"]
-    ]
+    rows += [[count, *(str(mine[count]) for mine in policies.values())] for count in COUNTS if count in policies["pi0"]]
     header = ["policy", f"{facts['headline']} over π0", "p", "p (Holm)", "verdict", "questions to see 5 points"]
     over = [
         [

@@ -59,6 +59,7 @@ class Params(kinds.Section):
     evaluate: evaluation.Evaluate
     examples: evaluation.Examples
     benchmarks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Benchmark]
+    sandbox: evaluation.Sandbox
     chats: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], evaluation.Chat]
     referee: evaluation.Referee
     stop: evaluation.Stop

@@ -4,8 +4,8 @@
 
 The questions of a benchmark are data/raw/tasks/<name>/questions.jsonl, its worked examples shots.jsonl beside it,
 either also as .gz. For the time of the run params.yaml has them in use, beside those that stand there already; it is
-put back as it was. The results stay: metrics/benchmarks/ in git, the answers in the cache, so that a second run asks
-nothing.
+put back as it was. HumanEval and MBPP, whose answers are programs that are run, are asked only where they stand there.
+The results stay: metrics/benchmarks/ in git, the answers in the cache, so that a second run asks nothing.
 """
 
 import sys
@@ -22,6 +22,7 @@ SLICES: dict[str, dict[str, Any]] = {
     "truthfulqa": {"task": "truthfulqa_mc2", "questions": 80, "shots": 0, "max_tokens": None},
 }
 """How much is asked on two cores; the paper's shots. Others are of one's own."""
+PROGRAMS = ("humaneval", "mbpp")
 OWN = {"task": "own", "questions": None, "shots": 0, "max_tokens": 64}
 
 
@@ -34,6 +35,10 @@ def those_here(tree: Any) -> None:
         path.parent for name in ("questions.jsonl", "questions.jsonl.gz") for path in QUESTIONS.glob(f"*/{name}")
     }
     for folder in sorted(folders):
+        if folder.name in PROGRAMS and folder.name not in tree["benchmarks"]:
+            told = "its answers are programs, which are run only where params.yaml names it"
+            print(f"benchmarks: {folder} is left out: {told}; see docs/benchmarks.md")
+            continue
         entry = {"raw": str(folder), "chat": False} | SLICES.get(folder.name, OWN)
         tree["benchmarks"].setdefault(folder.name, entry)
     if not tree["benchmarks"]:
