@@ -62,6 +62,7 @@ PROGRAMS = {"task": "humaneval", "raw": "x", "questions": None, "shots": 0, "cha
         ("judge.limit_by", "tokens", "judge.limit_by = 'tokens'"),
         ("stop.max_kl", -1.0, "stop.max_kl = -1.0"),
         ("sandbox.seconds", 0, "sandbox.seconds = 0"),
+        ("sandbox.memory_mib", 63, "sandbox.memory_mib = 63: Input should be greater than or equal to 64"),
         ("benchmarks", {"a": PROGRAMS | {"chat": True}}, "benchmarks.a.chat = true, and humaneval continues a program"),
         ("benchmarks", {"a": PROGRAMS | {"shots": 2}}, "benchmarks.a.shots = 2, and humaneval has no worked examples"),
         ("select.by", "gold_reward", "select.by = 'gold_reward'"),

@@ -42,6 +42,8 @@ def launch() -> None:
     write(out, STARTED)
     try:
         program = compiled(take().decode("unicode_escape"), "program", "exec")
+    except MemoryError:
+        leave(OVER_MEMORY)
     except error:
         leave(NO_PROGRAM)
     names: dict = {}

@@ -41,7 +41,7 @@ class Benchmark(Section):
 
 class Sandbox(Section):
     seconds: Count
-    memory_mib: Count
+    memory_mib: Annotated[int, Field(ge=64)]
 
 
 class Chat(Section):
