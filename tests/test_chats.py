@@ -5,6 +5,7 @@ endpoint and one on this machine.
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ def answered(rows: list[dict], text: str = "Mine.") -> list[dict]:
     return [row | {"completions": many(text), "finished": many(True), "tokens": many(3)} for row in rows]
 
 
-def heard(rows: list[dict], said: list[str | None], **more) -> list[dict]:
+def heard(rows: list[dict], said: Sequence[str | None], **more) -> list[dict]:
     """Verdicts in the order of questions and places."""
     places = len(said) // len(rows)
     return [
@@ -168,7 +169,7 @@ def test_the_style_of_an_answer_leaves_its_code_out():
     assert scores.style(text) == pytest.approx([per, 2 * per, per]) and scores.style("") == [0.0, 0.0, 0.0]
 
 
-def file_of(values: list[float | None], task: str = "arena_hard", **changes) -> dict:
+def file_of(values: Sequence[float | None], task: str = "arena_hard", **changes) -> dict:
     number = len(values)
     metric = "rating" if task == "mt_bench" else "win_rate"
     facts = {

@@ -14,6 +14,7 @@ import yaml
 from stages.benchmarks import answer, ask, grade, programs, sandbox, tasks
 from stages.evaluation import benchmark_table
 from stages.tools import benchmarks as tool
+from stages.tools import in_use
 from tests.conftest import ROOT
 from tests.test_sandbox import here
 
@@ -172,7 +173,7 @@ def test_programs_are_asked_for_only_where_params_name_them(tmp_path, monkeypatc
     for name in ("humaneval", "mbpp", "mine"):
         laid_out([{}], tmp_path / "data/raw/tasks" / name)
     entry = "{task: humaneval, raw: data/raw/tasks/humaneval, questions: null, shots: 0, chat: false, max_tokens: null}"
-    text = tool.put_in_use(f"benchmarks:\n  humaneval: {entry}\n")
+    text = in_use.edited(f"benchmarks:\n  humaneval: {entry}\n", tool.those_here)
     assert list(yaml.safe_load(text)["benchmarks"]) == ["humaneval", "mine"]
     assert capsys.readouterr().out == (
         "benchmarks: data/raw/tasks/mbpp is left out: its answers are programs, which are run only where params.yaml"

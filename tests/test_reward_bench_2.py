@@ -1,6 +1,7 @@
 """RewardBench 2: its form, and what a signal's rewards are worth, by hand."""
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,7 +66,7 @@ def test_every_answer_is_a_candidate_and_none_may_be_missing(tmp_path):
     assert signal.with_answers(rows, scored)[1] == 1
 
 
-def row(rewards: list[float], right: int = 1, subset: str = "Focus", name: str = "1") -> dict:
+def row(rewards: Sequence[float], right: int = 1, subset: str = "Focus", name: str = "1") -> dict:
     return {"id": name, "subset": subset, "rewards": rewards, "right": right}
 
 

@@ -220,8 +220,11 @@ def test_every_pair_is_judged_on_both_sides_once(tmp_path):
     rows = [{k: v for k, v in pair(0, 0, id=name).items() if k != "reward"} for name in "ab"]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "heldout.parquet")
     pq.write_table(pa.Table.from_pylist(rows[:1]), tmp_path / "bench.parquet")
-    sides = tmp_path / "candidates"
-    pairs_as_candidates.main(None, tmp_path / "heldout.parquet", tmp_path / "bench.parquet", candidates=sides)
+    sides, heldout, bench, choices = (
+        tmp_path / f"{name}" for name in ("sides", "heldout.parquet", "bench.parquet", "none")
+    )
+    pq.write_table(pa.Table.from_pylist([]), choices)
+    pairs_as_candidates.main(None, heldout, bench, choices, candidates=sides)
     for part, names in (("heldout", "ab"), ("reward_bench", "a")):
         made = pq.read_table(sides / f"{part}.parquet").to_pylist()
         found = Counter((row["id"], row["sample"], row["completion"]) for row in made)

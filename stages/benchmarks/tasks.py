@@ -127,7 +127,7 @@ def documents(task: str, folder: Path, name: str) -> list[dict[str, Any]]:
 def questions_of(task: str, folder: Path) -> list[dict[str, Any]]:
     """Of questions.jsonl. Raises ValueError for one that stands there twice, or where there is none."""
     found = documents(task, folder, "questions")
-    told = [document.get("question", document.get("task_id")) for document in found]
+    told = [str(document.get("question", document.get("task_id"))) for document in found]
     stored.check_once(folder, [(name, identity(document)) for name, document in zip(told, found, strict=True)])
     return found
 
