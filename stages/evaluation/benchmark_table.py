@@ -3,7 +3,7 @@ questions, which is the alignment tax.
 
 Reads   scores: a folder with one file of stages/benchmarks/grade.py for each policy; `name` of the entry in benchmarks
 Writes  metrics: {policies: {policy: {metric: {value, interval}}}, over_pi0: {policy: {metric: difference, interval, p,
-        p_holm, verdict, questions_for_5_points}}}; table: the same in Markdown
+        p_holm, verdict, questions_for_5_points}}}; table: the same in Markdown; page: in HTML, with bars
 Params  iterations, which policies there are; benchmarks.<name>, what was asked; evaluate.confidence
 Source  a score's interval: Wilson 1927; for scores between 0 and 1 that are not both it is at most too wide. A paired
         difference's: Bonett and Price 2012, one question won and one lost added, so that no difference at all has an
@@ -20,7 +20,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from stages.evaluation import html_pages, policy_metrics
+from stages.evaluation import benchmark_page, policy_metrics
 
 POWER, POINTS = 0.8, 0.05
 HEADLINE = {"arc_challenge": "acc_norm", "gsm8k_cot": "exact_match_strict", "gsm8k": "exact_match_strict"}
@@ -97,8 +97,8 @@ def cell(facts: dict[str, Any], name: str) -> str:
     return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def markdown(name: str, facts: dict[str, Any]) -> str:
-    """Two tables: the scores, and the differences from pi_0."""
+def tables(name: str, facts: dict[str, Any]) -> list[benchmark_page.Table]:
+    """The scores, and the differences from pi_0."""
     policies = facts["policies"]
     metrics = [metric for metric in policies["pi0"] if metric not in COUNTS]
     labels = [policy_metrics.label(policy) for policy in policies]
@@ -116,14 +116,17 @@ def markdown(name: str, facts: dict[str, Any]) -> str:
         ]
         for policy, each in facts["over_pi0"].items()
     ]
-    first, second = html_pages.markdown([name, *labels], rows), html_pages.markdown(header, over)
-    return f"{facts['questions']} questions of {name}.\n\n{first}\n{second}"
+    return [([name, *labels], rows), (header, over)]
 
 
-def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path) -> None:
+def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path, page: Path) -> None:
     policies = policy_metrics.names(params.iterations)
     facts = compared(read(scores, policies), params.benchmarks[name].task, params.evaluate.confidence)
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    table.write_text(markdown(name, facts), encoding="utf-8")
+    about, shown = f"{facts['questions']} questions of {name}.", tables(name, facts)
+    headline = {policy_metrics.label(policy): each[facts["headline"]] for policy, each in facts["policies"].items()}
+    picture = benchmark_page.bars(headline, facts["headline"])
+    table.write_text(benchmark_page.markdown(about, shown), encoding="utf-8")
+    page.write_text(benchmark_page.page(name, about, shown, picture), encoding="utf-8")
     told = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
     print(f"benchmark_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {told}")

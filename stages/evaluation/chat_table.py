@@ -3,7 +3,7 @@
 Reads   scores: a folder with one file of stages/benchmarks/chats/scores.py for each policy; `name` of the benchmark
 Writes  metrics: {questions, left_out, judge, headline, policies: {policy: {statistic: {value, interval}, empty,
         cut_off, unread, characters}}, categories: {category: {policy: value}}, over_pi0: {policy: difference, interval,
-        p, p_holm, verdict, questions}}; table: the same in Markdown
+        p, p_holm, verdict, questions}}; table: the same in Markdown; page: in HTML, with bars
 Params  iterations; evaluate.confidence, evaluate.resamples (at most 1,000 here), seed
 Source  intervals: percentile bootstrap over questions, both orders and all turns of one together, the same draws for
         all policies, so that differences are paired. A score without spread: Wilson 1927. Several policies: Holm 1979.
@@ -23,7 +23,7 @@ from scipy import optimize, special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from stages.evaluation import html_pages, length_controlled, policy_metrics
+from stages.evaluation import benchmark_page, length_controlled, policy_metrics
 
 MOST_RESAMPLES, POWER = 1000, 0.8
 RIDGE = 1.0
@@ -264,9 +264,17 @@ def cell(facts: dict[str, Any], name: str) -> str:
     return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def markdown(name: str, facts: dict[str, Any], task: Task) -> str:
-    """Who judged what, the scores, the differences from pi_0."""
-    policies, judge = facts["policies"], facts["judge"]
+def about(name: str, facts: dict[str, Any]) -> str:
+    """How many questions count, and who judged."""
+    judge = facts["judge"]
+    spoke = ", ".join(judge["spoke"]) or judge["asked"]
+    told = f"{facts['questions']} questions of {name}, {facts['left_out']} left out since a verdict could not be read"
+    return f"{told}. Judge: {judge['asked']}, as it names itself: {spoke}; words {judge['words']}."
+
+
+def tables(name: str, facts: dict[str, Any], task: Task) -> list[benchmark_page.Table]:
+    """The scores, and the differences from pi_0."""
+    policies = facts["policies"]
     labels = [policy_metrics.label(policy) for policy in policies]
     scores = [metric for metric in task.statistics if metric in policies["pi0"]]
     rows = [[metric, *(cell(mine[metric], "value") for mine in policies.values())] for metric in scores]
@@ -278,19 +286,19 @@ def markdown(name: str, facts: dict[str, Any], task: Task) -> str:
     for policy, each in facts["over_pi0"].items():
         numbers = [cell(each, "difference"), f"{each['p']:.3f}", f"{each['p_holm']:.3f}"]
         over.append([policy_metrics.label(policy), *numbers, each["verdict"], str(each["questions"])])
-    spoke = ", ".join(judge["spoke"]) or judge["asked"]
-    told = f"{facts['questions']} questions of {name}, {facts['left_out']} left out since a verdict could not be read"
-    by = f"Judge: {judge['asked']}, as it names itself: {spoke}; words {judge['words']}."
-    first, second = html_pages.markdown([name, *labels], rows), html_pages.markdown(header, over)
-    return f"{told}. {by}\n\n{first}\n{second}"
+    return [([name, *labels], rows), (header, over)]
 
 
-def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path) -> None:
+def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path, page: Path) -> None:
     evaluate = params.evaluate
     files = {policy: policy_metrics.read(scores, policy) for policy in policy_metrics.names(params.iterations)}
     task, resamples = TASKS[files["pi0"]["task"]], min(evaluate.resamples, MOST_RESAMPLES)
     facts = compared(files, task, evaluate.confidence, resamples, params.seed)
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    table.write_text(markdown(name, facts, task), encoding="utf-8")
-    told = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
-    print(f"chat_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {told}")
+    told, shown = about(name, facts), tables(name, facts, task)
+    headline = {policy_metrics.label(policy): each[facts["headline"]] for policy, each in facts["policies"].items()}
+    picture = benchmark_page.bars(headline, facts["headline"])
+    table.write_text(benchmark_page.markdown(told, shown), encoding="utf-8")
+    page.write_text(benchmark_page.page(name, told, shown, picture), encoding="utf-8")
+    seen = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
+    print(f"chat_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {seen}")
