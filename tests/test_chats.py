@@ -355,9 +355,22 @@ def test_a_question_whose_answers_could_pass_the_context_is_refused(tiny_model, 
         turns.longest(tiny_model, rows)
 
 
+def test_the_table_is_written_for_numbers_for_pull_requests_and_for_reading(tmp_path):
+    for policy, values in (("pi0", [0.5, 1.0, 0.0]), ("offline", [0.5, 0.5, 0.0]), ("pi1", [1.0, 1.0, 0.5])):
+        (tmp_path / f"{policy}.json").write_text(json.dumps(file_of(values)), encoding="utf-8")
+    params = SimpleNamespace(
+        iterations=[SimpleNamespace(makes="pi1")], evaluate=SimpleNamespace(confidence=0.95, resamples=100), seed=1
+    )
+    outs = {name: tmp_path / f"out.{name}" for name in ("metrics", "table", "page")}
+    chat_table.main(params, "duel", tmp_path, **outs)
+    assert json.loads(outs["metrics"].read_text(encoding="utf-8"))["over_pi0"]["pi1"]["difference"] == 0.3333
+    assert "| duel | π0 (SFT) | offline DPO | π1 |" in outs["table"].read_text(encoding="utf-8")
+    assert "<svg" in outs["page"].read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
-def test_every_policy_of_a_run_talks_and_is_judged_here_and_an_edited_reader_asks_nobody(own_smoke):
-    """The whole graph on a random model, which is no judge: its letters are weighed."""
+def test_a_policy_of_a_run_talks_and_is_judged_here_and_an_edited_reader_asks_nobody(own_smoke):
+    """The graph of one policy on a random model, which is no judge: its letters are weighed."""
     laid_out(ARENA, own_smoke / "data/raw/chats/duel")
     duel = {
         "task": "alpaca_eval",
@@ -370,20 +383,20 @@ def test_every_policy_of_a_run_talks_and_is_judged_here_and_an_edited_reader_ask
     told = ", ".join(f"{name}: {value}" for name, value in duel.items())
     done = sh(f"python -m stages.tools.profile smoke 'chats={{duel: {{{told}}}}}'", own_smoke)
     assert done.returncode == 0, done.stderr
-    done = sh("dvc --wait-for-lock repro chat_table@duel", own_smoke)
+    done = sh("dvc --wait-for-lock repro chat_scores_first@pi0-duel", own_smoke)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    text = (own_smoke / "metrics/chats/duel.md").read_text(encoding="utf-8")
-    assert text.startswith("4 questions of duel, 0 left out") and "| length_controlled |" in text
+    found = json.loads((own_smoke / "metrics/chats/duel/pi0.json").read_text(encoding="utf-8"))
+    assert found["questions"] == 4 and None not in found["scores"]["win_rate"]
     words = own_smoke / "data/raw/referee/alpaca_eval.jinja"
     told = words.read_text(encoding="utf-8")
     words.write_text(told.replace("careful", "busy"), encoding="utf-8")
     assert sh("dvc --wait-for-lock repro ask_chat@duel", own_smoke).returncode == 0
-    due = {line.partition("@")[0] for line in sh("dvc status", own_smoke).stdout.splitlines() if line[:1].isalpha()}
-    assert due == {"referee", "referee_first", "chat_scores", "chat_scores_first"}, due  # and no policy
+    due = json.loads(sh("dvc status --json chat_scores_first@pi0-duel", own_smoke).stdout)
+    assert {name.partition("@")[0] for name in due} == {"referee_first", "chat_scores_first"}, due  # and no policy
     words.write_text(told, encoding="utf-8")
     reader = own_smoke / "stages/benchmarks/chats/scores.py"
     code = reader.read_text(encoding="utf-8")
     reader.write_text(code.replace("LOWEST, HIGHEST = 1, 10", "LOWEST, HIGHEST = 0, 10"), encoding="utf-8")
-    again = sh("dvc --wait-for-lock repro chat_table@duel", own_smoke).stdout
+    again = sh("dvc --wait-for-lock repro chat_scores_first@pi0-duel", own_smoke).stdout
     ran = {line.split("'")[1] for line in again.splitlines() if line.startswith("Running stage")}
-    assert {name.partition("@")[0] for name in ran} == {"fingerprint", "chat_scores", "chat_scores_first"}, ran
+    assert ran == {"fingerprint", "ask_chat@duel", "chat_scores_first@pi0-duel"}, ran

@@ -122,6 +122,9 @@ def test_a_line_that_is_no_row_and_a_file_that_is_not_there_are_named(tmp_path):
     for row in ("instructions", "annotations"):
         (tmp_path / f"{row}.jsonl").write_text('{"index": 0}\n{"index"\n', encoding="utf-8")
     done = sh(f"python -m stages.tools.length_controlled {tmp_path}", ROOT)
-    assert done.returncode == 1 and "instructions.jsonl: " in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and "instructions.jsonl:2: " in done.stderr and done.stderr.count("\n") == 1
     shutil.rmtree(tmp_path)
-    assert "No such file" in sh(f"python -m stages.tools.length_controlled {tmp_path}", ROOT).stderr
+    assert (
+        "instructions.jsonl is not there, or empty; bring it"
+        in sh(f"python -m stages.tools.length_controlled {tmp_path}", ROOT).stderr
+    )

@@ -493,7 +493,7 @@ def test_the_plan_of_the_paper_takes_under_three_seconds_and_imports_nothing_dea
     processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(f"the plan of the paper: {took:.1f} s, {processor:.1f} s of processor time")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]" and "all 87 stages" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]" and "all 144 stages" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
     assert processor < 3
 
@@ -502,7 +502,7 @@ def test_what_cannot_work_ends_the_command_with_1_and_a_line(paper):
     (paper / "params.yaml").write_text(compose("paper", ["prompts.per_iteration=90000"]), encoding="utf-8")
     done = sh("python -m stages.tools.plan --gpu h100", paper)
     assert done.returncode == 1 and done.stderr.startswith("plan: cannot work: params.yaml: 3 iterations x")
-    assert done.stderr.count("\n") == 1 and "all 87 stages" in done.stdout
+    assert done.stderr.count("\n") == 1 and "all 144 stages" in done.stdout
     text = compose("paper").replace("per_iteration: 20000", "per_iteration: 0")
     (paper / "params.yaml").write_text(text, encoding="utf-8")
     done = sh("python -m stages.tools.plan", paper)

@@ -270,6 +270,6 @@ def test_the_ablations_run_as_experiments_and_fill_one_table(own_smoke):
     assert (
         len(lines) == 4
         and lines[3].startswith("| `-S iterations.1.start=pi0` | ")
-        and 1 < int(lines[3].split("|")[-2]) <= 7
+        and 1 < int(lines[3].split("|")[-2]) <= 8
     ), lines
     assert "Running stage 'dpo@t1'" in done.stdout + done.stderr and "Running stage" not in again.stdout + again.stderr

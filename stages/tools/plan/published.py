@@ -48,6 +48,11 @@ ROWS = {
     "openbmb/UltraInteract_sft": 289_000,
     "berkeley-nest/Nectar": 183_000,
     "allenai/reward-bench": 2_985,
+    "allenai/reward-bench-2": 1_865,
+    "openai/gsm8k": 1_319,  # as are the next: of the split that is asked
+    "cais/mmlu": 14_042,
+    "truthfulqa/truthful_qa": 817,
+    "allenai/ai2_arc": 1_172,
 }
 UNKNOWN_ROWS = 100_000
 """Of a hub set that is not among them."""
