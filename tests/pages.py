@@ -1,7 +1,11 @@
-"""What a page would load, for the tests of pages."""
+"""What a page would load, and how wide a browser draws it, for the tests of pages."""
 
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 LOADING = {"src", "srcset", "href", "xlink:href", "data", "action", "poster"}
 
@@ -37,3 +41,25 @@ def loaded(page: str) -> list[str]:
     parser = Loads()
     parser.feed(page)
     return parser.found
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_BROWSER = "no chromium here; `apt-get install chromium` brings one"
+WIDTHS = (390, 1280)
+"""Of a phone and of a desk, in pixels."""
+FRAMES = "".join(f'<iframe src="page.html" style="width: {width}px"></iframe>' for width in WIDTHS)
+MEASURE = """<!doctype html><meta charset="utf-8"><body>%s
+<script>onload = () => { document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => [
+  frame.contentDocument.documentElement.scrollWidth, frame.clientWidth,
+  frame.contentWindow.performance.getEntriesByType("resource").length])) }</script>
+<style>iframe { border: 0; height: 600px; display: block }</style>"""
+
+
+def measured(page: str, folder: Path) -> list[list[int]]:
+    """For each of WIDTHS: how wide the page is drawn, how wide it may be, and how often it asks a network."""
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    (folder / "measure.html").write_text(MEASURE % FRAMES, encoding="utf-8")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command = [str(BROWSER), *quiet, "--allow-file-access-from-files", "--dump-dom", f"file://{folder}/measure.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return json.loads(dom.partition("<title>")[2].partition("</title>")[0])

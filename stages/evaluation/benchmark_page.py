@@ -12,15 +12,12 @@ Table = tuple[list[str], list[list[str]]]
 def bars(scores: dict[str, dict[str, Any]], title: str) -> str:
     """A bar for each policy, with the interval: policy's name -> value, interval."""
     values = [facts["value"] for facts in scores.values()]
-    ends = [facts["interval"] for facts in scores.values()]
-    below = [value - low for value, (low, _) in zip(values, ends, strict=True)]
-    above = [high - value for value, (_, high) in zip(values, ends, strict=True)]
-    interval = {"xerr": [below, above], "fmt": "none", "ecolor": html_pages.INK, "capsize": 3, "linewidth": 1}
 
     def draw(plt: Any) -> Any:
         figure, axis = plt.subplots(figsize=(4.8, 0.5 + 0.4 * len(values)), layout="constrained")
         axis.barh(list(scores), values, color=html_pages.COLOUR, alpha=0.55, height=0.6)
-        axis.errorbar(values, range(len(values)), **interval)
+        for k, facts in enumerate(scores.values()):  # no error bars: a bootstrap's interval may leave its value out
+            axis.plot(facts["interval"], [k, k], color=html_pages.INK, linewidth=1, marker="|")
         axis.invert_yaxis()
         axis.set(xlabel=title)
         return figure
