@@ -50,6 +50,13 @@ def cells(name: str, fact: dict[str, Any]) -> list[str]:
     return [name, *about, *counts, beside_the_paper(fact), *measured(fact), drops_told(fact["drops"])]
 
 
+def table(sets: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """All sets, without the columns that are empty for each."""
+    lines = [cells(name, fact) for name, fact in sets.items()]
+    kept = [k for k in range(len(HEADER)) if any(line[k] for line in lines)]
+    return [HEADER[k] for k in kept], [[line[k] for k in kept] for line in lines]
+
+
 def prompts(account: dict[str, Any]) -> list[str]:
     return ["prompts", f"{account['rows_in']:,}", f"{account['rows_out']:,}", drops_told(account["drops"])]
 
