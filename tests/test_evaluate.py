@@ -27,9 +27,9 @@ def test_a_different_set_of_prompts_cannot_be_paired():
         evaluate.numbers([{"id": "a", "sample": 0}], [{"id": "a", "sample": 0}], [{"id": "b", "sample": 0}], None)
 
 
-def answer(name: str, completion: str, finished: bool = True) -> dict:
+def answer(name: str, completion: str, finished: bool = True, proxy: float = 0.0) -> dict:
     prompt = [{"role": "user", "content": "Tell me about bees."}]
-    return {"id": name, "prompt": prompt, "completion": completion, "finished": finished}
+    return {"id": name, "prompt": prompt, "completion": completion, "finished": finished, "proxy_reward": proxy}
 
 
 def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
@@ -44,6 +44,18 @@ def test_gains_are_paired_by_prompt_over_pi0_and_over_offline_dpo():
     assert facts["over_offline"] == 0 and facts["over_offline_interval"] == [0, 0]
     assert facts["win_rate_over_offline"] == 0.5 and facts["win_rate_over_offline_interval"] == [0.5, 0.5]
     assert facts["gain_interval"] == [0, pytest.approx(9)]
+
+
+def test_proxy_and_gold_agree_where_both_prefer_the_same_answer_and_by_half_where_one_sees_a_tie():
+    """Gold prefers the policy's answer on a and on b, and neither on c and on d; the proxy the policy's, pi_0's, the
+    policy's and neither: (1 + 0 + 0.5 + 1) / 4.
+    """
+    good = "Bees make honey in the hive. The queen leads her busy colony all summer."
+    params = SimpleNamespace(evaluate=SimpleNamespace(resamples=100, confidence=0.95), seed=1)
+    proxies = {"a": 2.0, "b": -2.0, "c": 2.0, "d": 0.0}
+    mine = [answer(name, good, proxy=proxy) for name, proxy in proxies.items()]
+    pi0 = [answer(name, good, finished=name in "cd") for name in proxies]
+    assert evaluate.golds(mine, pi0, mine, params)["proxy_agrees"] == 0.625
 
 
 def test_a_prompt_counts_once_however_often_it_was_answered():

@@ -4,7 +4,6 @@ import ast
 import csv
 import hashlib
 import json
-import shutil
 import subprocess
 import xml.etree.ElementTree
 from pathlib import Path
@@ -22,7 +21,7 @@ from stages.evaluation import (
     report_policies,
     report_summary,
 )
-from tests.pages import loaded
+from tests.pages import BROWSER, NO_BROWSER, WIDTHS, loaded, measured
 
 ROOM = Path("stages/evaluation")
 STEPS = [SimpleNamespace(samples="pi0", makes="pi1"), SimpleNamespace(samples="pi1", makes="pi2")]
@@ -52,6 +51,7 @@ def policy(gold: float, **test) -> dict:
     numbers = {"prompts": 4, "answers": 8, **spread("gold_reward", gold, gold - 1, gold + 1)}
     numbers |= spread("gain", gold - 2, gold - 2.5, gold - 1.5) | spread("over_offline", gold - 2.5, gold - 3, gold - 2)
     numbers |= spread("win_rate", 0.625, 0.5, 0.75) | spread("win_rate_over_offline", 0.5625, 0.5, 0.625)
+    numbers |= spread("proxy_agrees", 0.75, 0.5, 1.0)
     numbers |= {"proxy_reward": gold / 2, "tokens": 40.0625, "finished": 0.75, "kl": 1.25}
     numbers |= {"length_reward_correlation": -0.5, "distinct_2": 0.75, "repetition": 0.0, "proxy_win_rate": 0.625}
     return {"test": numbers | test, "validation": {}}
@@ -156,7 +156,9 @@ def test_the_page_needs_no_network_and_shows_what_data_say_as_text(written):
 def test_the_page_shows_the_claim_the_answers_the_curves_and_the_lineage(written):
     page = (written / "report.html").read_text(encoding="utf-8")
     assert "Not told apart: the difference of π2 from offline DPO may be 0" in page
+    assert "Answer by answer, π2 wins 62% over π0 (SFT) [50%, 75%] and 56% over offline DPO [50%, 62%]: 50%" in page
     assert "No over-optimisation is seen: wherever the proxy rises, the gold reward rises too." in page
+    assert "<th>they agree [95 %]</th>" in page and page.count("<td>0.75 [0.50, 1.00]</td>") == 2
     assert page.count("&lt;img src=") == 2 * 4  # a prompt and three answers, by hash and as a gain
     assert "<strong>π0 (SFT)</strong> 1.50, broken off<p>" in page and "The largest losses" not in page
     assert ">loss</text>" in page and ">gradient norm</text>" in page and ">learning rate</text>" not in page
@@ -171,26 +173,17 @@ def test_what_would_be_loaded_is_found_in_tags_and_styles_and_not_in_text():
     assert loaded(page) == ["a", "url(b)", "url(c)", "<script>"]
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WIDTHS = (390, 1280)
-MEASURE = """<!doctype html><meta charset="utf-8"><body>
-<iframe src="report.html" style="width: 390px"></iframe><iframe src="report.html" style="width: 1280px"></iframe>
-<script>onload = () => { document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(frame => [
-  frame.contentDocument.documentElement.scrollWidth, frame.clientWidth,
-  frame.contentWindow.performance.getEntriesByType("resource").length])) }</script>
-<style>iframe { border: 0; height: 600px; display: block }</style>"""
-
-
-@pytest.mark.skipif(not BROWSER, reason="no chromium here; `apt-get install chromium` brings one")
+@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
 def test_in_a_browser_nothing_is_wider_than_a_phone_and_nothing_is_loaded(written, tmp_path):
-    shutil.copy(written / "report.html", tmp_path)
-    (tmp_path / "measure.html").write_text(MEASURE)
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [str(BROWSER), *quiet, "--allow-file-access-from-files", "--dump-dom", f"file://{tmp_path}/measure.html"]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    found = json.loads(dom.partition("<title>")[2].partition("</title>")[0])
+    found = measured((written / "report.html").read_text(encoding="utf-8"), tmp_path)
     assert [width for _, width, _ in found] == list(WIDTHS)
     assert all(scrolled <= width and loads == 0 for scrolled, width, loads in found), found
+
+
+@pytest.mark.skipif(not BROWSER, reason=NO_BROWSER)
+def test_a_page_that_is_too_wide_and_asks_a_network_is_measured_so(tmp_path):
+    page = "<!doctype html><body style='margin: 0'><img src='http://127.0.0.1:9/'><div style='width: 500px'>.</div>"
+    assert measured(page, tmp_path) == [[500, 390, 1], [1280, 1280, 1]]
 
 
 def test_the_curves_are_one_line_a_step_and_a_policy_without_any_has_none(written):
@@ -309,6 +302,8 @@ def test_a_set_is_told_with_its_drops_and_the_papers_count():
     assert report_data.cells("mine", fact)[2:] == [
         "01234567", "", "10", "8", "5", "6 (-1: one was empty)", "", "", "tie 1, small_margin 2",
     ]  # fmt: skip
+    header, (line,) = report_data.table({"mine": prepared()})
+    assert not {"revision", "licence", "in the paper"} & set(header) and len(line) == len(header) == 8
     assert report_data.shares(prepared()) == {"kept": 0.625, "not_json": 0.0, "tie": 0.125, "small_margin": 0.25}
     assert report_data.shares({"pairs_kept": 0, "drops": {}}) == {"kept": 0.0}
 

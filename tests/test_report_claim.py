@@ -67,26 +67,37 @@ def test_prompts_are_counted_from_the_width_of_the_interval():
     assert constant["rows"][0][5:] == ["0.00", ""]  # nor from prompts that do not differ
 
 
+def test_wins_are_told_beside_the_means_and_only_where_a_gold_reward_is_known():
+    test = {"win_rate": 0.6855, "win_rate_interval": [0.6328, 0.7383]}
+    test |= {"win_rate_over_offline": 0.5508, "win_rate_over_offline_interval": [0.4922, 0.6074]}
+    told = "Answer by answer, π2 wins 69% over π0 (SFT) [63%, 74%] and 55% over offline DPO [49%, 61%]"
+    assert report_claim.wins("pi2", test) == told
+    assert report_claim.wins("pi2", {"judge_win_rate": 0.75}) == ""
+
+
 def policy(proxy: float, gold: float) -> dict:
-    return {"test": {"proxy_reward": proxy, "gold_reward": gold}}
+    agrees = {"proxy_agrees": 0.75, "proxy_agrees_interval": [0.7, 0.8]}
+    return {"test": {"proxy_reward": proxy, "gold_reward": gold} | agrees}
 
 
 def test_over_optimised_is_where_the_proxy_rises_and_gold_does_not():
     table = {"pi0": policy(1.0, 2.0), "offline": policy(9.0, 0.0), "pi1": policy(1.5, 3.0), "pi2": policy(2.0, 2.9)}
-    found = report_optimisation.optimisation(table)
+    found = report_optimisation.optimisation(table, 0.95)
     assert found["rows"] == [
-        ["π0 to π1", "+0.50", "+1.00", "both rise"],
-        ["π1 to π2", "+0.50", "-0.10", "over-optimised"],
+        ["π0 to π1", "+0.50", "+1.00", "both rise", "0.75 [0.70, 0.80]"],
+        ["π1 to π2", "+0.50", "-0.10", "over-optimised", "0.75 [0.70, 0.80]"],
     ]
     told = "Over-optimised: the proxy rises and the gold reward does not from π1 to π2 (+0.50, gold -0.10)."
     assert found["sentence"] == told
     table["pi2"] = policy(1.5, 2.0)
-    assert report_optimisation.optimisation(table)["sentence"].startswith("No over-optimisation is seen: wherever")
+    assert report_optimisation.optimisation(table, 0.95)["sentence"].startswith(
+        "No over-optimisation is seen: wherever"
+    )
     table["pi1"] = policy(1.0, 1.0)
     table["pi2"] = policy(0.5, 9.0)
-    assert report_optimisation.optimisation(table)["sentence"] == "The proxy rises in no iteration."
+    assert report_optimisation.optimisation(table, 0.95)["sentence"] == "The proxy rises in no iteration."
 
 
 def test_over_optimisation_is_not_spoken_of_where_no_gold_is_known():
     table = {"pi0": {"test": {"proxy_reward": 1.0}}, "pi1": {"test": {"proxy_reward": 2.0}}}
-    assert report_optimisation.optimisation(table)["sentence"] == ""
+    assert report_optimisation.optimisation(table, 0.95)["sentence"] == ""

@@ -5,7 +5,8 @@ Reads   measures: a policy's answers, the same number to each prompt, with proxy
         baseline, offline: the same of pi_0 and of offline DPO. With judge_preference where `judge` asked; making:
         accounts of the stages that made the policy, its curves and examples, which pass into git here, under their
         folders' names
-Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0 and over offline DPO;
+Writes  metrics: {policy: numbers}; on the test prompts gold reward, gain and win rate over pi_0 and over offline DPO,
+        and how often proxy and gold agree on the better of a policy's and pi_0's answer;
         on test and on validation prompts proxy reward and its win rate, and what shows over-optimisation
         (stages/evaluation/monitors.py): length and its correlation with the proxy reward, share finished, KL to pi_0,
         distinct-2, repetition; where judged, the judge's preference over pi_0, how much higher it is than offline
@@ -51,17 +52,23 @@ def gold_rewards(rows: list[dict]) -> np.ndarray:
     return np.array([annotator.gold(row["prompt"], row["completion"], row["finished"]) for row in rows])
 
 
+def proxy_wins(rows: list[dict], baseline: list[dict]) -> np.ndarray:
+    return wins(monitors.column(rows, "proxy_reward"), monitors.column(baseline, "proxy_reward"))
+
+
 def golds(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:
     """The gold reward of a policy, and what it gains over the two others, with intervals; the k-th answers to a prompt
     are compared.
     """
     mine, pi0, rival = gold_rewards(rows), gold_rewards(baseline), gold_rewards(offline)
+    by_gold, by_proxy = wins(mine, pi0), proxy_wins(rows, baseline)
     quantities = {
         "gold_reward": mine,
         "gain": mine - pi0,
         "over_offline": mine - rival,
-        "win_rate": wins(mine, pi0),
+        "win_rate": by_gold,
         "win_rate_over_offline": wins(mine, rival),
+        "proxy_agrees": 1 - np.abs(by_proxy - by_gold),
     }
     prompts = len({row["id"] for row in rows})
     return with_intervals({name: each.reshape(prompts, -1).mean(axis=1) for name, each in quantities.items()}, params)
@@ -69,8 +76,8 @@ def golds(rows: list[dict], baseline: list[dict], offline: list[dict], params: A
 
 def monitored(rows: list[dict], baseline: list[dict]) -> dict[str, float]:
     """The monitors, and how often the proxy prefers the k-th answer to a prompt to pi_0's."""
-    rate = wins(monitors.column(rows, "proxy_reward"), monitors.column(baseline, "proxy_reward")).mean()
-    return monitors.numbers(rows) | {"proxy_win_rate": round(float(rate), 4)}
+    rate = float(proxy_wins(rows, baseline).mean())
+    return monitors.numbers(rows) | {"proxy_win_rate": round(rate, 4)}
 
 
 def numbers(rows: list[dict], baseline: list[dict], offline: list[dict], params: Any) -> dict[str, Any]:

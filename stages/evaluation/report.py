@@ -78,7 +78,6 @@ def page(
     """The HTML page. `best` is the policy that was selected, `ranker` the scorer's name and its metrics of `signal`."""
     audits = report_pairs.audits(table)
     pair_rows = [report_pairs.cells(policy, audit) for policy, audit in audits.items()]
-    set_rows = [report_data.cells(name, fact) for name, fact in sets.items()]
     results = report_policies.results(table, confidence)
     monitors = report_policies.monitored(table)
     name, facts = ranker
@@ -88,7 +87,7 @@ def page(
         test=table["pi0"]["test"],
         results=titled(results, picture=report_policies.picture(table)),
         claim=report_claim.claim(best, table[best]["test"], confidence),
-        optimisation=report_optimisation.optimisation(table),
+        optimisation=report_optimisation.optimisation(table, confidence),
         monitors=titled(monitors, stopped=report_policies.stopped(table)),
         examples=report_examples.examples(table, best),
         pairs=titled(
@@ -98,7 +97,7 @@ def page(
         ),
         curves=report_training.picture(table),
         ranker=titled(ranker_table(facts, confidence), name=name.replace("_", " ")),
-        sets=titled((report_data.HEADER, set_rows), picture=report_data.picture(sets)),
+        sets=titled(report_data.table(sets), picture=report_data.picture(sets)),
         prompts=report_data.prompts(prompts),
         lineage=lineage,
     )

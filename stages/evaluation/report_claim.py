@@ -20,6 +20,7 @@ from stages.evaluation.policy_metrics import label
 COMPARISONS = 2
 POWER = 0.8
 OF_GOLD = {"pi0": "gain", "offline": "over_offline"}
+OF_ANSWERS = {"pi0": "win_rate", "offline": "win_rate_over_offline"}
 OF_THE_JUDGE = {"pi0": "judge_win_rate", "offline": "judge_over_offline"}
 NEITHER_WAY = {"judge_win_rate": 0.5}  # what a comparison shows where there is no difference; 0 for all others
 HELD, REFUTED, OPEN = "held", "refuted", "not told apart"
@@ -89,6 +90,17 @@ def verdict(policy: str, found: list[Comparison], confidence: float) -> str:
     return f"{words[told]}, by intervals that hold together with {html_pages.percent(confidence)}."
 
 
+def wins(policy: str, test: dict[str, Any]) -> str:
+    """How often an answer has the higher gold reward, which a mean does not say; empty where no gold is known."""
+    if "win_rate" not in test:
+        return ""
+    told = []
+    for over, name in OF_ANSWERS.items():
+        low, high = test[f"{name}_interval"]
+        told.append(f"{test[name]:.0%} over {label(over)} [{low:.0%}, {high:.0%}]")
+    return f"Answer by answer, {label(policy)} wins {' and '.join(told)}"
+
+
 def standard_error(each: Comparison, confidence: float) -> float:
     low, high = each.interval
     return (high - low) / (2 * quantile(confidence))
@@ -142,6 +154,7 @@ def claim(policy: str, test: dict[str, Any], confidence: float) -> dict[str, Any
             f"seen at {power} power",
             "prompts for half",
         ],
+        "wins": wins(policy, test),
         "rows": [cells(each, test["prompts"], confidence) for each in found],
         "comparisons": COMPARISONS,
         "power": power,

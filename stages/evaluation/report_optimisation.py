@@ -9,17 +9,20 @@ Source  over-optimisation: Gao, Schulman, Hilton 2022, "Scaling Laws for Reward 
 import itertools
 from typing import Any, NamedTuple
 
+from stages.evaluation import html_pages
 from stages.evaluation.policy_metrics import label
-
-HEADER = ["iteration", "proxy", "gold reward", "says"]
+from stages.evaluation.report_policies import bounded
 
 
 class Step(NamedTuple):
-    """What one iteration changed in the means of proxy and gold reward."""
+    """What one iteration changed in the means of proxy and gold reward, and how often the two agree on whether its
+    policy's answer is better than pi_0's.
+    """
 
     name: str
     proxy: float
     gold: float
+    agrees: str
 
     @property
     def over_optimised(self) -> bool:
@@ -35,7 +38,8 @@ def steps(table: dict[str, Any]) -> list[Step]:
     for before, after in itertools.pairwise(iterates):
         old, new = table[before]["test"], table[after]["test"]
         proxy, gold = (round(new[name] - old[name], 4) for name in ("proxy_reward", "gold_reward"))
-        found.append(Step(f"{label(before).split()[0]} to {label(after)}", proxy, gold))
+        name = f"{label(before).split()[0]} to {label(after)}"
+        found.append(Step(name, proxy, gold, bounded(new, "proxy_agrees", ".2f")))
     return found
 
 
@@ -56,7 +60,8 @@ def said(step: Step) -> str:
     return "both rise" if step.proxy > 0 else "the proxy does not rise"
 
 
-def optimisation(table: dict[str, Any]) -> dict[str, Any]:
+def optimisation(table: dict[str, Any], confidence: float) -> dict[str, Any]:
     found = steps(table)
-    rows = [[step.name, f"{step.proxy:+.2f}", f"{step.gold:+.2f}", said(step)] for step in found]
-    return {"header": HEADER, "rows": rows, "sentence": sentence(found)}
+    header = ["iteration", "proxy", "gold reward", "says", f"they agree [{html_pages.percent(confidence)}]"]
+    rows = [[step.name, f"{step.proxy:+.2f}", f"{step.gold:+.2f}", said(step), step.agrees] for step in found]
+    return {"header": header, "rows": rows, "sentence": sentence(found)}
