@@ -140,7 +140,7 @@ def test_verify_proves_a_whole_run_and_finds_a_number_that_was_touched_up(own_sm
     )
     path = lie / "metrics/policy/pi2.json"
     text = path.read_text()
-    path.write_text(text.replace('"distinct_2": 0.', '"distinct_2": 1.'))
+    path.write_text(text.replace('"prompts": 6', '"prompts": 7', 1))
     assert path.read_text() != text
     assert "verify: dvc status: " in sh("python -m stages.tools.verify", lie).stderr
     sh("dvc commit -f evaluate@t1", lie)  # a liar who knows DVC
