@@ -24,6 +24,14 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
+FINGERPRINT = """\
+  fingerprint:
+    cmd: python -m stages.guard.run guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml
+    deps: [stages, requirements.lock]
+    outs: [code.lock.yaml: {cache: false}]
+"""
+"""Of a dvc.yaml that a test writes: the stage without which the guard runs no other."""
+
 LONGEST = ["test_invalidation", "test_policy", "test_sharing", "test_smoke", "test_chaos"]
 """Begun first, the first of them while the smoke profile runs for the others: else one worker is alone at the end."""
 SHARE_NOTHING = set(LONGEST) - {"test_invalidation"}

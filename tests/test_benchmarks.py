@@ -380,7 +380,7 @@ def test_questions_may_be_packed_and_hold_any_line_separator(tmp_path):
         tasks.documents("own", tmp_path, "questions")
     (tmp_path / "questions.jsonl").unlink()
     (tmp_path / "questions.jsonl.gz").write_bytes(packed[:-9])
-    with pytest.raises(ValueError, match=r"questions.jsonl.gz: .* the file is cut off or of another kind"):
+    with pytest.raises(ValueError, match=r"questions.jsonl.gz: .* the file is cut off or damaged, copy it again"):
         tasks.documents("own", tmp_path, "questions")
 
 

@@ -222,6 +222,16 @@ def test_a_score_without_spread_has_an_interval_and_so_has_no_difference():
     assert rated["policies"]["pi1"]["rating"]["interval"] == [pytest.approx(1 + 9 * 0.9287, abs=1e-3), 10.0]
 
 
+def test_a_difference_that_every_question_shows_alike_is_called_one_only_where_its_interval_excludes_0():
+    """One won and one lost added to n questions: the error is sqrt(2 / (n + 2)) / sqrt(n + 2)."""
+    for number, verdict in ((4, "no difference seen"), (400, "higher")):
+        of = lambda value, number=number: file_of([value] * number)  # noqa: E731
+        over = compared(pi0=of(0.5), pi1=of(0.6))["over_pi0"]["pi1"]
+        error = math.sqrt(2) / (number + 2)
+        assert over["interval"] == pytest.approx([0.1 - 1.96 * error, 0.1 + 1.96 * error], abs=1e-3)
+        assert over["verdict"] == verdict and (over["interval"][0] > 0) == (verdict == "higher")
+
+
 def test_the_bootstrap_is_over_questions_and_paired():
     """The same questions are hard for both: paired, a small gain is seen that two intervals would hide."""
     drawn = random.Random(1)

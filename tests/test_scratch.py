@@ -10,7 +10,7 @@ import pytest
 
 from stages.guard import scratch
 from stages.guard.params import load
-from tests.conftest import ROOT, copy_tree, sh
+from tests.conftest import FINGERPRINT, ROOT, copy_tree, sh
 
 TRAINER = """
 import os, time
@@ -27,18 +27,16 @@ def main(params, source: Path, *, out: Path) -> None:
     print(f"dpo: going on, with {Path(os.environ['STAGE_HOME'], 'asked').read_text()}")
     out.write_text("whole")
 """
-PIPELINE = """
-stages:
-  fingerprint:
-    cmd: python -m stages.guard.run guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml
-    deps: [stages, requirements.lock]
-    outs: [code.lock.yaml: {cache: false}]
+PIPELINE = (
+    f"stages:\n{FINGERPRINT}"
+    + """\
   dpo:
     cmd: python -m stages.guard.run probe.dpo --source README.md --out policy.txt
     params: [dpo.beta, code.lock.yaml: [probe_dpo]]
     deps: [README.md]
     outs: [policy.txt]
 """
+)
 
 
 @pytest.fixture

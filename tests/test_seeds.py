@@ -11,7 +11,7 @@ import pytest
 
 from stages.evaluation import over_seeds
 from stages.tools import seeds
-from tests.conftest import sh
+from tests.conftest import FINGERPRINT, sh
 
 GAINS = [1.69, 1.13, 2.04]
 OVER_OFFLINE = [0.69, 0.76, 1.29]
@@ -113,12 +113,9 @@ def main(params, prepared: Path, *, pi0: Path, offline: Path, pi1: Path, pi2: Pa
     for out, found in (pi0, (0.0, -1.0)), (offline, (1.0, 0.0)), (pi1, (gain - 0.5, 0.1)), (pi2, (gain, over)):
         out.write_text(json.dumps({out.stem: {"test": numbers(*found)}}))
 """
-PIPELINE = """
-stages:
-  fingerprint:
-    cmd: python -m stages.guard.run guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml
-    deps: [stages, requirements.lock]
-    outs: [code.lock.yaml: {cache: false}]
+PIPELINE = (
+    f"stages:\n{FINGERPRINT}"
+    + """\
   prepare:
     cmd: python -m stages.guard.run probe.prepare --source README.md --prepared data/prepared.txt
     deps: [README.md]
@@ -136,6 +133,7 @@ stages:
     - metrics/policy/pi1.json: {cache: false}
     - metrics/policy/pi2.json: {cache: false}
 """
+)
 OVER_THREE_SEEDS = """\
 | seed | π0 | offline DPO over π0 | π1 over π0 | π2 over π0 | π2 over offline DPO | KL | tokens | stages run |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -2,8 +2,6 @@
 `<name>.json`, which pins a hub's data set (stages/data/releases.py).
 """
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.data import releases
+from stages.data import jsonl, releases
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json")
 
@@ -22,15 +20,6 @@ def found(folder: Path, name: str) -> Path | None:
     if len(there) > 1:
         raise ValueError(f"{folder}: both {there[0].name} and {there[1].name} are there; keep one")
     return there[0] if there else None
-
-
-def content(file: Path) -> str:
-    """The text of a file, packed or not. Raises ValueError for one that cannot be unpacked or is no UTF-8."""
-    try:
-        stored = file.read_bytes()
-        return (gzip.decompress(stored) if file.suffix == ".gz" else stored).decode("utf-8-sig")
-    except (EOFError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: {error}; the file is cut off or of another kind, bring it again") from error
 
 
 def rows(folder: Path, name: str) -> list[tuple[int, dict[str, Any]]]:
@@ -47,18 +36,21 @@ def rows(folder: Path, name: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Objects of JSON lines. They end at a line feed alone: published strings hold U+2028, where `splitlines` would
-    cut them.
-    """
+    """Objects of JSON lines. Raises ValueError for a line that is none, and for a file that is cut off."""
     read = []
-    for number, line in enumerate(content(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            read.append((number, dict(json.loads(line))))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}:{number}: {line[:60]!r} is no JSON object; mend it") from error
+    for first, chunk in jsonl.chunks(file):
+        for number, line in ((number, line) for number, line in enumerate(chunk, first) if line.strip()):
+            row = jsonl.parsed(line)
+            if row is None:
+                raise ValueError(f"{file}:{number}: {line[:60]!r} is no JSON object; mend it")
+            read.append((number, row))
     return read
+
+
+def chosen(questions: list[dict], number: int | None, name: Callable[[dict], str]) -> list[dict]:
+    """So many questions, by their hashed names, which new ones do not disturb; in the file's order. All for null."""
+    kept = set(sorted(map(name, questions))[:number])
+    return [question for question in questions if name(question) in kept]
 
 
 def shaped(folder: Path, name: str, form: Callable[[dict], Any], wanted: str) -> list[Any]:

@@ -138,9 +138,8 @@ def identity(document: dict) -> str:
 
 
 def chosen(questions: list[dict], number: int | None) -> list[dict]:
-    """So many questions, by their names, which new ones do not disturb; in the file's order. All for null."""
-    kept = {identity(document) for document in sorted(questions, key=identity)[:number]}
-    return [document for document in questions if identity(document) in kept]
+    """So many questions, by their names."""
+    return stored.chosen(questions, number, identity)
 
 
 def parts(task: str, questions: list[dict]) -> dict[str, list[dict]]:

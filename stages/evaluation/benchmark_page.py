@@ -1,12 +1,19 @@
 """How the tables of benchmarks and of chat benchmarks are written: Markdown for pull requests, a page for reading."""
 
+from pathlib import Path
 from typing import Any
 
-from stages.evaluation import html_pages
+from stages.evaluation import html_pages, policy_metrics
 
 DATA_FILES = ["templates/benchmark.html.jinja"]
 Table = tuple[list[str], list[list[str]]]
 """A header and its rows."""
+
+
+def cell(facts: dict[str, Any], name: str) -> str:
+    """A number and its interval."""
+    low, high = facts["interval"]
+    return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def bars(scores: dict[str, dict[str, Any]], title: str) -> str:
@@ -25,9 +32,11 @@ def bars(scores: dict[str, dict[str, Any]], title: str) -> str:
     return html_pages.svg(draw)
 
 
-def markdown(told: str, tables: list[Table]) -> str:
-    return "\n".join([f"{told}\n", *(html_pages.markdown(header, rows) for header, rows in tables)])
-
-
-def page(name: str, told: str, tables: list[Table], picture: str) -> str:
-    return html_pages.render("benchmark.html.jinja", name=name, told=told, tables=tables, bars=picture)
+def write(name: str, told: str, tables: list[Table], facts: dict[str, Any], table: Path, page: Path) -> None:
+    """Both; `facts` are the stage's metrics, of whose headline the bars are."""
+    headline = {policy_metrics.label(policy): each[facts["headline"]] for policy, each in facts["policies"].items()}
+    text = "\n".join([f"{told}\n", *(html_pages.markdown(header, rows) for header, rows in tables)])
+    table.write_text(text, encoding="utf-8")
+    picture = bars(headline, facts["headline"])
+    html = html_pages.render("benchmark.html.jinja", name=name, told=told, tables=tables, bars=picture)
+    page.write_text(html, encoding="utf-8")

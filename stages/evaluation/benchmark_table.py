@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from stages.evaluation import benchmark_page, policy_metrics
+from stages.evaluation import benchmark_page, holm, policy_metrics
 
 POWER, POINTS = 0.8, 0.05
 HEADLINE = {"arc_challenge": "acc_norm", "gsm8k_cot": "exact_match_strict", "gsm8k": "exact_match_strict"}
@@ -64,16 +63,6 @@ def difference(mine: np.ndarray, theirs: np.ndarray, confidence: float, comparis
     }
 
 
-def judged(found: dict[str, dict[str, Any]], confidence: float) -> dict[str, dict[str, Any]]:
-    """The differences with their p-values corrected for their number, and a verdict on each."""
-    corrected: Any = multipletests([facts["p"] for facts in found.values()], 1 - confidence, method="holm")[1]
-    for facts, p in zip(found.values(), corrected, strict=True):
-        sign = "higher" if facts["difference"] > 0 else "lower"
-        verdict = sign if p < 1 - confidence else "no difference seen"
-        facts |= {"p": round(facts["p"], 4), "p_holm": round(float(p), 4), "verdict": verdict}
-    return found
-
-
 def compared(read: dict[str, dict[str, Any]], task: str, confidence: float) -> dict[str, Any]:
     """The stage's metrics."""
     arrays = {policy: {m: np.array(v) for m, v in facts["scores"].items()} for policy, facts in read.items()}
@@ -88,13 +77,8 @@ def compared(read: dict[str, dict[str, Any]], task: str, confidence: float) -> d
         "questions": read["pi0"]["questions"],
         "headline": headline,
         "policies": {policy: scores[policy] | counts[policy] for policy in read},
-        "over_pi0": judged(over, confidence),
+        "over_pi0": holm.judged(over, confidence),
     }
-
-
-def cell(facts: dict[str, Any], name: str) -> str:
-    low, high = facts["interval"]
-    return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def tables(name: str, facts: dict[str, Any]) -> list[benchmark_page.Table]:
@@ -102,13 +86,13 @@ def tables(name: str, facts: dict[str, Any]) -> list[benchmark_page.Table]:
     policies = facts["policies"]
     metrics = [metric for metric in policies["pi0"] if metric not in COUNTS]
     labels = [policy_metrics.label(policy) for policy in policies]
-    rows = [[metric, *(cell(mine[metric], "value") for mine in policies.values())] for metric in metrics]
+    rows = [[metric, *(benchmark_page.cell(mine[metric], "value") for mine in policies.values())] for metric in metrics]
     rows += [[count, *(str(mine[count]) for mine in policies.values())] for count in COUNTS if count in policies["pi0"]]
     header = ["policy", f"{facts['headline']} over π0", "p", "p (Holm)", "verdict", "questions to see 5 points"]
     over = [
         [
             policy_metrics.label(policy),
-            cell(each, "difference"),
+            benchmark_page.cell(each, "difference"),
             f"{each['p']:.3f}",
             f"{each['p_holm']:.3f}",
             each["verdict"],
@@ -123,10 +107,7 @@ def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path, pa
     policies = policy_metrics.names(params.iterations)
     facts = compared(read(scores, policies), params.benchmarks[name].task, params.evaluate.confidence)
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    about, shown = f"{facts['questions']} questions of {name}.", tables(name, facts)
-    headline = {policy_metrics.label(policy): each[facts["headline"]] for policy, each in facts["policies"].items()}
-    picture = benchmark_page.bars(headline, facts["headline"])
-    table.write_text(benchmark_page.markdown(about, shown), encoding="utf-8")
-    page.write_text(benchmark_page.page(name, about, shown, picture), encoding="utf-8")
+    about = f"{facts['questions']} questions of {name}."
+    benchmark_page.write(name, about, tables(name, facts), facts, table, page)
     told = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
     print(f"benchmark_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {told}")

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from stages.evaluation import benchmark_page, length_controlled, policy_metrics
+from stages.evaluation import benchmark_page, holm, length_controlled, policy_metrics
 
 MOST_RESAMPLES, POWER = 1000, 0.8
 RIDGE = 1.0
@@ -170,6 +169,11 @@ def drawn(statistic: Of, found: Found, resamples: int, seed: int) -> dict[str, n
     return {policy: np.array([values[policy] for values in each]) for policy in found}
 
 
+def alike(samples: np.ndarray) -> bool:
+    """Whether all draws gave one number, but for its last bits."""
+    return float(np.ptp(samples)) < 1e-9
+
+
 def bounds(samples: np.ndarray, confidence: float) -> list[float]:
     return np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
 
@@ -177,7 +181,7 @@ def bounds(samples: np.ndarray, confidence: float) -> list[float]:
 def score(value: float, samples: np.ndarray, number: int, task: Task, confidence: float) -> dict[str, Any]:
     """A statistic with its interval; Wilson's where the questions are all alike."""
     interval, width = bounds(samples, confidence), task.high - task.low
-    if samples.std() == 0:
+    if alike(samples):
         share = (value - task.low) / width
         found: Any = proportion_confint(share * number, number, 1 - confidence, method="wilson")
         interval = [task.low + width * float(bound) for bound in found]
@@ -188,32 +192,24 @@ def difference(mine: float, theirs: float, samples: np.ndarray, number: int, tas
     """Of a statistic, paired, its interval alone; and how many questions it would take to see a step among so many
     comparisons.
 
-    Where no question differs, one won and one lost are added, as benchmark_table does.
+    Where all questions differ alike there is no spread: one won and one lost are added, as benchmark_table does.
     """
     beyond, spread = float(stats.norm.ppf((1 + level.confidence) / 2)), float(samples.std())
     low, high = bounds(samples, level.confidence)
     below, above = int((samples <= 0).sum()), int((samples >= 0).sum())
-    if spread == 0:
+    p = min(1.0, 2 * (1 + min(below, above)) / (1 + len(samples)))
+    if alike(samples):
         spread = (task.high - task.low) * math.sqrt(2 / (number + 2)) / math.sqrt(number + 2)
         low, high = mine - theirs - beyond * spread, mine - theirs + beyond * spread
+        p = float(2 * stats.norm.sf(abs(mine - theirs) / spread))
     strict = float(stats.norm.ppf(1 - (1 - level.confidence) / 2 / level.comparisons))
     wanted = number * ((strict + stats.norm.ppf(POWER)) * spread / task.step) ** 2
     return {
         "difference": round(mine - theirs, 4),
         "interval": [round(low, 4), round(high, 4)],
-        "p": min(1.0, 2 * (1 + min(below, above)) / (1 + len(samples))),
+        "p": p,
         "questions": math.ceil(wanted),
     }
-
-
-def corrected(over: dict[str, dict[str, Any]], confidence: float) -> dict[str, dict[str, Any]]:
-    """The differences with p-values for their number, and a verdict on each."""
-    holm: Any = multipletests([facts["p"] for facts in over.values()], 1 - confidence, method="holm")[1]
-    for facts, p in zip(over.values(), holm, strict=True):
-        sign = "higher" if facts["difference"] > 0 else "lower"
-        verdict = sign if p < 1 - confidence else "no difference seen"
-        facts |= {"p": round(facts["p"], 4), "p_holm": round(float(p), 4), "verdict": verdict}
-    return over
 
 
 def by_category(found: Found, categories: list[str], metric: str) -> dict[str, dict[str, float]]:
@@ -255,13 +251,8 @@ def compared(files: dict[str, dict[str, Any]], task: Task, confidence: float, re
         "headline": headline,
         "policies": policies,
         "categories": by_category(found, [first["category"][row] for row in rows], metric),
-        "over_pi0": corrected(over, confidence),
+        "over_pi0": holm.judged(over, confidence),
     }
-
-
-def cell(facts: dict[str, Any], name: str) -> str:
-    low, high = facts["interval"]
-    return f"{facts[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def about(name: str, facts: dict[str, Any]) -> str:
@@ -277,14 +268,14 @@ def tables(name: str, facts: dict[str, Any], task: Task) -> list[benchmark_page.
     policies = facts["policies"]
     labels = [policy_metrics.label(policy) for policy in policies]
     scores = [metric for metric in task.statistics if metric in policies["pi0"]]
-    rows = [[metric, *(cell(mine[metric], "value") for mine in policies.values())] for metric in scores]
+    rows = [[metric, *(benchmark_page.cell(mine[metric], "value") for mine in policies.values())] for metric in scores]
     counts = ("characters", "empty", "cut_off", "unread")
     rows += [[count, *(str(mine[count]) for mine in policies.values())] for count in counts]
     rows += [[category, *(f"{value:.3f}" for value in each.values())] for category, each in facts["categories"].items()]
     header = ["policy", f"{facts['headline']} over π0", "p", "p (Holm)", "verdict", f"questions to see {task.step:g}"]
     over = []
     for policy, each in facts["over_pi0"].items():
-        numbers = [cell(each, "difference"), f"{each['p']:.3f}", f"{each['p_holm']:.3f}"]
+        numbers = [benchmark_page.cell(each, "difference"), f"{each['p']:.3f}", f"{each['p_holm']:.3f}"]
         over.append([policy_metrics.label(policy), *numbers, each["verdict"], str(each["questions"])])
     return [([name, *labels], rows), (header, over)]
 
@@ -295,10 +286,6 @@ def main(params: Any, name: str, scores: Path, *, metrics: Path, table: Path, pa
     task, resamples = TASKS[files["pi0"]["task"]], min(evaluate.resamples, MOST_RESAMPLES)
     facts = compared(files, task, evaluate.confidence, resamples, params.seed)
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    told, shown = about(name, facts), tables(name, facts, task)
-    headline = {policy_metrics.label(policy): each[facts["headline"]] for policy, each in facts["policies"].items()}
-    picture = benchmark_page.bars(headline, facts["headline"])
-    table.write_text(benchmark_page.markdown(told, shown), encoding="utf-8")
-    page.write_text(benchmark_page.page(name, told, shown, picture), encoding="utf-8")
+    benchmark_page.write(name, about(name, facts), tables(name, facts, task), facts, table, page)
     seen = {policy: f"{each['difference']:+.3f}, {each['verdict']}" for policy, each in facts["over_pi0"].items()}
     print(f"chat_table {name}: {facts['headline']} over pi0 on {facts['questions']} questions, {seen}")

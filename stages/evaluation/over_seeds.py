@@ -4,7 +4,7 @@ On each seed two policies answer the same prompts; their difference there is one
 So the paired test over seeds is Student's t of these differences against 0, with one degree less than seeds. It says
 nothing of other prompts: those are the same on every seed.
 
-Source  Student 1908 by scipy; several comparisons at once: Holm 1979 by statsmodels
+Source  Student 1908 by scipy; several comparisons at once: holm.py
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
+
+from stages.evaluation import holm
 
 
 def rounded(value: float) -> float:
@@ -53,9 +54,9 @@ def compared(differences: Mapping[str, Sequence[Sequence[float]]], confidence: f
     differences: what is compared -> of each seed the difference, and its own interval's ends.
     """
     found = {title: tested([value for value, *_ in each], confidence) for title, each in differences.items()}
-    corrected: Any = multipletests([facts["p"] for facts in found.values()], 1 - confidence, method="holm")[1]
-    for (title, facts), p_holm in zip(found.items(), corrected, strict=True):
-        facts["p_holm"] = rounded(p_holm)
+    for title, p in holm.corrected(found, confidence).items():
+        facts = found[title]
+        facts["p_holm"] = rounded(p)
         facts["seeds"] = len(differences[title])
         facts["seeds_above_zero"] = sum(low > 0 for _, low, _ in differences[title])
         facts["verdict"] = verdict(facts, confidence)

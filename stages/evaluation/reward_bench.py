@@ -7,7 +7,6 @@ Writes  pairs: id, subset, source (the subset again), prompt, chosen, rejected, 
 Source  RewardBench, arXiv 2403.13787: the data set allenai/reward-bench, split `filtered`, and its prior sets
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -72,8 +71,6 @@ def main(params: Any, raw: Path, *, pairs: Path, account: Path) -> None:
     empty = raw_folder.is_empty(raw)
     table, drops = (SCHEMA.empty_table(), Counter()) if empty else read_all(raw)
     pq.write_table(table, pairs)
-    subsets = Counter(table["subset"].to_pylist())
-    counts = {"rows_in": len(table) + drops.total(), "rows_out": len(table), "drops": drops, "subsets": subsets}
-    account.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    subsets = raw_folder.count(table, drops, account)
     told = f"{len(table)} pairs of {len(subsets)} subsets, drops {dict(drops)}"
     print(f"reward_bench: no file in {raw}: its columns stay empty" if empty else f"reward_bench: {told}")

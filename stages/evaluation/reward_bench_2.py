@@ -7,7 +7,6 @@ Writes  choices: id, subset, prompt (messages), answers, right: of the answers s
 Source  RewardBench 2, arXiv 2506.01937: the data set allenai/reward-bench-2, split `test`
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,6 @@ def main(params: Any, raw: Path, *, choices: Path, account: Path) -> None:
         raise ValueError(f"{raw}: no prompt with right and wrong answers is left; is this RewardBench 2?")
     drops += Counter(rows["drop"].drop_nulls().to_list())
     pq.write_table(table, choices)
-    subsets = Counter(table["subset"].to_pylist())
-    counts = {"rows_in": len(table) + drops.total(), "rows_out": len(table), "drops": drops, "subsets": subsets}
-    account.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    subsets = raw_folder.count(table, drops, account)
     told = f"{len(table)} prompts of {len(subsets)} subsets, drops {dict(drops)}"
     print(f"reward_bench_2: no file in {raw}: its column stays empty" if empty else f"reward_bench_2: {told}")

@@ -111,16 +111,14 @@ def read(raw: Path, entry: Any) -> list[dict[str, Any]]:
     return corrected(found, dict(fixed))
 
 
-def chosen(rows: list[dict], number: int | None) -> list[dict]:
-    """So many questions, by a hash of their names, which new ones do not disturb. All for null."""
-    ordered = sorted(rows, key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest())
-    return sorted(ordered[:number], key=lambda row: row["id"])
+def hashed(row: dict) -> str:
+    return hashlib.sha256(row["id"].encode()).hexdigest()
 
 
 def main(params: Any, name: str, raw: Path, template: Path, *, asked: Path, words: Path) -> None:
     entry = params.chats[name]
     words.write_bytes(template.read_bytes())
     found = read(raw, entry)
-    taken = chosen(found, entry.questions)
+    taken = stored.chosen(found, entry.questions, hashed)
     pq.write_table(pa.Table.from_pylist(taken, SCHEMA), asked)
     print(f"ask {name}: {len(taken)} of {len(found)} questions as {entry.task} asks them")

@@ -19,6 +19,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,19 +95,17 @@ def of_ratings(row: dict, verdicts: list[dict]) -> dict[str, Any]:
 READERS = {"alpaca_eval": of_preference, "arena_hard": of_battles, "mt_bench": of_ratings}
 
 
-def read_as(task: str, verdict: dict) -> float | None:
-    """The number in a verdict, if there is one."""
-    if task == "alpaca_eval":
-        return verdict["p_first"]
-    if task == "mt_bench":
-        return rating(verdict["said"])
-    found = battle(verdict["said"])
-    return None if found is None else found[0]
+NUMBERS: dict[str, Callable[[dict], Any]] = {
+    "alpaca_eval": lambda verdict: verdict["p_first"],
+    "arena_hard": lambda verdict: battle(verdict["said"]),
+    "mt_bench": lambda verdict: rating(verdict["said"]),
+}
+"""What is read of a verdict; None where that cannot be."""
 
 
 def unread(task: str, verdicts: list[dict]) -> dict[str, Any]:
     """How many verdicts have no number, by reason, and of which questions."""
-    lost = [row for row in verdicts if read_as(task, row) is None]
+    lost = [row for row in verdicts if NUMBERS[task](row) is None]
     reasons = Counter(row["unasked"] or "unreadable" for row in lost)
     return {"verdicts": dict(sorted(reasons.items())), "questions": sorted({row["id"] for row in lost})}
 

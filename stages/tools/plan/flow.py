@@ -209,9 +209,8 @@ def annotated(flow: Flow, stage: Stage, path: str) -> Table:
 def questions(flow: Flow, stage: Stage, path: str) -> Table:
     """With worked examples of 100 tokens each; a choice, where nothing is written, is of a few."""
     entry = flow.params.benchmarks[stage.words["name"][0]]
-    files = [f"{entry.raw}/questions{ending}" for ending in (".jsonl", ".jsonl.gz", ".json")]
-    there = next((file for file in files if (flow.root / file).exists()), entry.raw)
-    return Table(entry.questions or flow.raw(there), 100.0 * (1 + entry.shots), entry.max_tokens or 8.0)
+    there = next((flow.root / entry.raw).glob("questions.*"), entry.raw)
+    return Table(entry.questions or flow.raw(str(there)), 100.0 * (1 + entry.shots), entry.max_tokens or 8.0)
 
 
 def like(option: str) -> Callable[[Flow, Stage, str], Table]:

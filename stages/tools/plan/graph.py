@@ -70,16 +70,17 @@ def makers(stages: list[Stage]) -> dict[str, list[Stage]]:
 
 def ordered(stages: list[Stage]) -> list[Stage]:
     """Depth first, as dvc.yaml has them."""
-    behind, done = makers(stages), {}
+    behind, seen, found = makers(stages), set(), []
 
     def visit(stage: Stage) -> None:
-        if stage.name not in done:
-            done[stage.name] = None
-            for dep in stage.deps:
-                for maker in behind.get(dep, []):
-                    visit(maker)
-            done[stage.name] = done.pop(stage.name, None) or stage
+        if stage.name in seen:
+            return
+        seen.add(stage.name)
+        for dep in stage.deps:
+            for maker in behind.get(dep, []):
+                visit(maker)
+        found.append(stage)
 
     for stage in stages:
         visit(stage)
-    return list(done.values())
+    return found
