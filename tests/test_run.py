@@ -55,6 +55,28 @@ def test_outputs_appear_whole(scratch):
     assert (scratch / "out/a.txt").read_text() == "whole 0.1" and not list((scratch / "out/.partial").iterdir())
 
 
+IN_FLIGHT = """
+import torch
+from torch import distributed
+
+distributed.init_process_group("gloo")
+class Held(torch.Tensor):
+    "Python must be there when its last reference goes."
+left = []
+for _ in range(400):
+    left.append(distributed.all_reduce(torch.ones(200_000).as_subclass(Held), async_op=True))
+left.clear()
+"""
+
+
+def test_a_process_whose_last_tensors_are_still_on_their_way_ends_well(scratch):
+    (scratch / "source").write_text(IN_FLIGHT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*torchrun, "-m", "stages.guard.run", "--rank", *PROBE]
+    done = subprocess.run(words, cwd=scratch, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
