@@ -12,7 +12,7 @@ import torch
 from stages import chat
 from stages.pairs import history as history_stage
 from stages.pairs import offline
-from stages.training import digest, dpo, lora, reference, watch
+from stages.training import checkpoints, digest, dpo, lora, reference, watch
 from tests.conftest import bring_tiny_model, pairs
 from tests.test_models import settings, train_dpo, weights
 
@@ -258,8 +258,8 @@ def test_a_half_written_checkpoint_is_not_gone_on_from(tmp_path):
     checkpoint = tmp_path / "checkpoint-3"
     checkpoint.mkdir()
     (checkpoint / "model.safetensors").write_bytes(b"1234")
-    assert not watch.whole(checkpoint)
+    assert not checkpoints.whole(checkpoint)
     (checkpoint / "complete.json").write_text('{"model.safetensors": 4}')
-    assert watch.whole(checkpoint) and watch.steps_done(checkpoint) == 3
+    assert checkpoints.whole(checkpoint) and checkpoints.steps_done(checkpoint) == 3
     (checkpoint / "model.safetensors").write_bytes(b"123")
-    assert not watch.whole(checkpoint)
+    assert not checkpoints.whole(checkpoint)

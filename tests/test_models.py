@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stages import chat
 from stages.pairs import offline
 from stages.signals import batching, forward, pairwise
-from stages.training import dpo, harness, preference_model, reference, reward_model, sft
+from stages.training import checkpoints, dpo, harness, preference_model, reference, reward_model, sft
 from tests.conftest import log_probabilities, pairs, sides
 
 
@@ -257,10 +257,10 @@ def fates(number: int) -> list[dict]:
     return rows
 
 
-def test_demonstrations_are_left_out_by_name_and_add_up(tiny_model):
+def test_demonstrations_are_left_out_by_name_and_add_up(tiny_model, tmp_path):
     """Of six answers one was cut off, one stands behind the first four that were not, one of those is too long."""
-    tokenizer, section = chat.load_tokenizer(tiny_model), SimpleNamespace(rows=4, max_tokens=60)
-    rows, drops = sft.chosen(tokenizer, fates(6), section)
+    pq.write_table(pa.Table.from_pylist(fates(6)), tmp_path / "shown.parquet")
+    rows, drops = sft.chosen(tiny_model, tmp_path / "shown.parquet", SimpleNamespace(rows=4, max_tokens=60))
     assert drops == {"unfinished": 1, "over_rows": 1, "over_max_tokens": 1}
     assert harness.account(len(rows), drops, [[1, 0.5], [2, 0.25]]) == {
         "rows_in": 6,
@@ -306,7 +306,8 @@ def test_every_training_accounts_for_its_rows_and_its_curve(tiny_model, runtime,
 def test_every_training_goes_on_from_its_one_checkpoint_into_the_same_weights(
     tiny_model, history, runtime, tmp_path, monkeypatch, capsys
 ):
-    params, runtime.checkpoint_steps = settings(runtime, epochs=3), 1
+    params, runtime.checkpoint_minutes = settings(runtime, epochs=3), 0.0
+    monkeypatch.setattr(checkpoints, "SHARE", math.inf)  # whatever they cost: after every step
     files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
     trainings = {
         "sft": lambda out: sft.main(params, tiny_model, history, policy=out, **files),

@@ -147,12 +147,12 @@ def test_a_scratch_folder_belongs_to_one_run_and_a_runtime_value_that_changes_no
     (tmp_path / "input").write_text("one")
     params = load(ROOT / "params.yaml")
 
-    def named(**runtime: int | str) -> str:
+    def named(**runtime: float | str) -> str:
         changed = params.model_copy(update={"runtime": params.runtime.model_copy(update=runtime)})
         return scratch.name("training.dpo", {"history": tmp_path / "input"}, changed, ROOT)
 
     first = named()
-    assert first == named(checkpoint_steps=7, judge_url="http://127.0.0.1:1", forward_batch_tokens=8)
+    assert first == named(checkpoint_minutes=7.0, judge_url="http://127.0.0.1:1", forward_batch_tokens=8)
     layouts = {named(micro_batch_rows=1), named(processes=2), named(threads=1), named(gradient_checkpointing=True)}
     (tmp_path / "input").write_text("two")
     assert len({first, *layouts, named()}) == 6

@@ -20,8 +20,8 @@ from stages.guard import fingerprint, integrity, options
 
 EXPERIMENTS = (".dvc", "tmp", "exps")
 OTHERS = {
-    *("report_to", "checkpoint_steps", "forward_batch_tokens", "judge_url", "judge_connections", "tensor_parallel"),
-    *("engine_sequences", "engine_memory_share", "engine_cpu_cache_gib"),
+    *("report_to", "checkpoint_minutes", "forward_batch_tokens", "judge_url", "judge_connections"),
+    *("engine_sequences", "engine_memory_share", "engine_cpu_cache_gib", "workers", "gpus_per_worker"),
 }
 """What of `runtime` no training's sums depend on. All else counts, a value that is new in params.yaml too."""
 WEEK = 7 * 24 * 3600  # seconds that the checkpoints of a killed experiment wait for somebody to run it again

@@ -21,6 +21,7 @@ again before the next iteration, and the run stays stopped.
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +126,13 @@ def account(pairs: int, used: int, reference: str, log: list[dict], curve: list[
 def train(params: Any, model: Path, reference: Path, pairs: list[objectives.Pair], tokenizer: Any) -> Any:
     """The trainer, when it has trained `model` on the pairs, and the folder of the half-trained policy or None."""
     section, dtype = params.dpo, params.dtype
-    held = load(reference, dtype, section.quantized) if objectives.reads_reference_model(section) else None
+    mine, its = (partial(load, folder, dtype, section.quantized) for folder in (model, reference))
+    held = its if objectives.reads_reference_model(section) else None
     arguments = harness.arguments(section, params, len(pairs))
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
-    network = load(model, dtype, section.quantized)
-    trainer = objectives.trainer(section, arguments, network, pairs, tokenizer, held, adapter)
+    trainer = objectives.trainer(section, arguments, pairs, tokenizer, mine, held, adapter)
     half = keep_half(trainer, tokenizer, dtype) if section.half else None
-    harness.train(trainer, dtype, objectives.rows_of(section, pairs, params.seed))
+    harness.train(trainer, params, objectives.rows_of(section, pairs, params.seed))
     return trainer, half
 
 

@@ -2,7 +2,7 @@
 leave, the folder they save.
 
 The guard names a scratch folder by the hash of all that a run's result depends on (STAGE_SCRATCH, see
-stages/guard/scratch.py). Checkpoints go there every runtime.checkpoint_steps, and a run that finds its own goes on from
+stages/guard/scratch.py). Checkpoints go there by the clock (checkpoints.py), and a run that finds its own goes on from
 it; outside the guard there are none.
 
 The layout changes no result: the same rows make each step (stages/training/steps.py), and bfloat16 means float32
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stages.training import watch
+from stages.training import checkpoints, watch
 
 UNTOLD = {"step", "epoch", "num_tokens", "eval_num_tokens"} | {
     f"eval_{name}" for name in ("runtime", "samples_per_second", "steps_per_second")
@@ -69,8 +69,7 @@ def layout(section: Any, runtime: Any, gpu: bool) -> dict[str, Any]:
         "use_cpu": not gpu,
         "gradient_checkpointing": runtime.gradient_checkpointing,
         "deepspeed": deepspeed(runtime, gpu) if runtime.deepspeed else None,
-        "save_strategy": "steps" if scratch and runtime.checkpoint_steps else "no",
-        "save_steps": runtime.checkpoint_steps or 1,
+        "save_strategy": "no",  # checkpoints.keeper asks for them
         **reporting(runtime.report_to, scratch),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # or a NaN would be logged as the mean so far
@@ -155,7 +154,7 @@ def autocast(trainer: Any) -> None:
         model.forward = convert_outputs_to_fp32(low(model.forward))
 
 
-def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None:
+def train(trainer: Any, params: Any, rows_of: watch.RowsOf | None = None) -> None:
     """Train to the end, from this run's own last whole checkpoint if there is one; `rows_of` names a step's rows.
 
     Raises  ValueError as soon as a loss or a gradient is no number, or the gradient's norm is over watch.EXPLODED times
@@ -163,16 +162,17 @@ def train(trainer: Any, dtype: str, rows_of: watch.RowsOf | None = None) -> None
     """
     from transformers import ProgressCallback
 
-    if trainer.is_deepspeed_enabled and dtype == "bfloat16":
+    if trainer.is_deepspeed_enabled and params.dtype == "bfloat16":
         autocast(trainer)
     trainer.remove_callback(ProgressCallback)
-    for each in watch.callbacks(rows_of):
+    minutes = params.runtime.checkpoint_minutes if os.environ.get("STAGE_SCRATCH") else None
+    for each in (*watch.callbacks(rows_of), checkpoints.keeper(minutes)):
         trainer.add_callback(each)
     if trainer.args.report_to:
         trainer.callback_handler.callbacks.insert(0, watch.speed())  # before the tracker's own, which reads the numbers
-    last = watch.last_whole(Path(trainer.args.output_dir))
+    last = checkpoints.last_whole(Path(trainer.args.output_dir))
     if last:
-        print(f"going on after step {watch.steps_done(last)}, from this run's own checkpoint", flush=True)
+        print(f"going on after step {checkpoints.steps_done(last)}, from this run's own checkpoint", flush=True)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
 
 

@@ -66,24 +66,34 @@ def rows_of(section: Any, pairs: list[Pair], seed: int) -> Callable[[int], list[
 
 
 def trainer(
-    section: Any, arguments: dict, network: Any, pairs: list[Pair], tokenizer: Any, reference: Any, adapter: Any
+    section: Any,
+    arguments: dict,
+    pairs: list[Pair],
+    tokenizer: Any,
+    load: Callable[[], Any],
+    load_reference: Callable[[], Any] | None,
+    adapter: Any,
 ) -> Any:
-    """The trainer of the losses in `section`; `reference` is a model or None, `adapter` a peft config or None."""
+    """The trainer of the losses in `section`; `adapter` is a peft config or None.
+
+    The models are loaded when the trainer's settings are there: ZeRO-3 then parts their weights as they are read.
+    """
     from datasets import Dataset
 
-    named, more = set(section.loss), {"ref_model": reference}
+    named = set(section.loss)
     rows = [pair | {"length": length(pair)} for pair in pairs]
     if "kto" in named:
         kind, settings = kto(section, arguments)
         rows = unpaired(pairs, section.global_batch_rows, arguments["seed"])
     elif named & losses.REFERENCE_FREE:
         kind, settings = reference_free(section, arguments)
-        more = {}
     else:
-        kind, settings = direct(section, arguments, reference is not None)
+        kind, settings = direct(section, arguments, load_reference is not None)
     data = steps.filled(Dataset.from_list(rows), settings)
-    common = {"args": settings, "processing_class": tokenizer, "peft_config": adapter}
-    return kind(network, train_dataset=data, **common, **more)
+    more = {"args": settings, "processing_class": tokenizer, "peft_config": adapter}
+    if not named & losses.REFERENCE_FREE:
+        more["ref_model"] = load_reference() if load_reference else None
+    return kind(load(), train_dataset=data, **more)
 
 
 def direct(section: Any, arguments: dict, holds_reference: bool) -> tuple[Callable, Any]:

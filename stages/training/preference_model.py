@@ -12,14 +12,16 @@ Source  RLHF Workflow, arXiv 2405.07863, section 2.2; the loss is on the letter 
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
 from stages.signals import pairwise
-from stages.training import harness, steps
+from stages.training import harness, steps, tokens
 
 DISTRIBUTED = True
 
@@ -40,31 +42,46 @@ def tokenize(tokenizer: Any, row: dict, letters: tuple[int, int], seed: int) -> 
     return {"input_ids": [*question, letter], "labels": [-100] * len(question) + [letter]}
 
 
+SCHEMA = pa.schema({"input_ids": tokens.IDS, "labels": tokens.IDS})
+
+
+def sort(tokenizer: Any, row: dict, seed: int, longest: int) -> tuple[str, dict]:
+    """A comparison, tokenized, and whether it is to train on or over `longest` tokens."""
+    asked = tokenize(tokenizer, row, pairwise.letters(tokenizer), seed)
+    return ("over_max_tokens", {}) if len(asked["input_ids"]) > longest else ("train", asked)
+
+
+def shown(model: Path, train: Path, section: Any, seed: int) -> tuple[Any, int]:
+    """The comparisons to train on, and how many are too long. Raises ValueError where none is left."""
+    rule = partial(sort, seed=seed, longest=section.max_tokens)
+    with pq.ParquetFile(train) as file:
+        number = file.metadata.num_rows
+        batches = file.iter_batches(tokens.BATCH, columns=["id", "prompt", "chosen", "rejected"])
+        found = tokens.once(batches, number, model, rule, {"train": SCHEMA})
+    if not len(found.sets["train"]):
+        limit = f"preference_model.max_tokens = {section.max_tokens}"
+        raise ValueError(f"no comparison of {number} fits {limit}; raise it")
+    return found.sets["train"], found.drops.get("over_max_tokens", 0)
+
+
 def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path, metrics: Path) -> None:
-    from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer, pack_dataset
 
     class Trainer(steps.Ordered, SFTTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.preference_model
-    letters = pairwise.letters(tokenizer)
-    rows = [tokenize(tokenizer, row, letters, params.seed) for row in pq.read_table(train).to_pylist()]
-    short = [row for row in rows if len(row["input_ids"]) <= section.max_tokens]
-    if not short:
-        limit = f"preference_model.max_tokens = {section.max_tokens}"
-        raise ValueError(f"no comparison of {len(rows)} fits {limit}; raise it")
-    data = Dataset.from_list(short)
-    packed = pack_dataset(data, section.max_tokens, "bfd") if section.packing else data
+    short, long = shown(model, train, section, params.seed)
+    packed = pack_dataset(short, section.max_tokens, "bfd") if section.packing else short
     ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
     settings = SFTConfig(**(harness.arguments(section, params, len(packed)) | ready))
     network = harness.first_layers(AutoModelForCausalLM, model, section.layers, "preference_model.layers")
     filled = steps.filled(packed, settings)
     trainer = Trainer(network, args=settings, train_dataset=filled, processing_class=tokenizer)
-    harness.train(trainer, params.dtype)
+    harness.train(trainer, params)
     harness.save(trainer, tokenizer, preference, params.dtype)
     harness.write_curve(trainer, curve)
-    drops, losses = {"over_max_tokens": len(rows) - len(short)}, harness.losses(trainer)
+    drops, losses = {"over_max_tokens": long}, harness.losses(trainer)
     facts = harness.account(len(short), drops, losses) | {"packed_rows": len(packed)}
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     last = losses[-1][1]

@@ -16,13 +16,15 @@ Source  RLHF Workflow, arXiv 2405.07863, section 2.1; Bradley and Terry 1952; ma
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
-from stages.training import harness, steps
+from stages.training import harness, steps, tokens
 
 DISTRIBUTED = True
 
@@ -41,24 +43,32 @@ def tokenize(tokenizer: Any, row: dict, margin: float) -> dict[str, Any]:
     return sides
 
 
-def parted(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict], list[dict]]:
-    """The pairs to train on and those to validate, tokenized; those that are too long are in neither.
+def sort(tokenizer: Any, row: dict, margin: float, longest: int, held: float) -> tuple[str, dict]:
+    """A pair, tokenized, and whether it is to train on, of the share `held` to validate, or over `longest` tokens."""
+    pair = tokenize(tokenizer, row, margin)
+    if max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) > longest:
+        return "over_max_tokens", {}
+    return "validation" if validates(row, held) else "train", pair
 
-    Raises ValueError where either is wanted and has none.
-    """
-    train, held = [], []
-    for row in rows:
-        pair = tokenize(tokenizer, row, section.margin)
-        if max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) > section.max_tokens:
-            continue
-        side = held if section.evaluations and validates(row, section.validation_share) else train
-        side.append(pair)
-    if not train or (section.evaluations and not held):
-        told = f"{len(train)} pairs to train on and {len(held)} to validate, of {len(rows)}"
-        limit, share = section.max_tokens, section.validation_share
-        remedy = f"raise reward_model.max_tokens = {limit} or reward_model.validation_share = {share}"
+
+def parted(model: Path, train: Path, section: Any) -> tokens.Parts:
+    """The pairs to train on and those to validate. Raises ValueError where either is wanted and has none."""
+    columns = ["prompt", "chosen", "chosen_finished", "rejected", "rejected_finished", "margin"]
+    kept = {"chosen_ids": tokens.IDS, "rejected_ids": tokens.IDS}
+    schema = pa.schema(kept | {"margin": pa.float64()} if section.margin else kept)
+    share = section.validation_share if section.evaluations else 0.0
+    rule = partial(sort, margin=section.margin, longest=section.max_tokens, held=share)
+    with pq.ParquetFile(train) as file:
+        number = file.metadata.num_rows
+        batches = file.iter_batches(tokens.BATCH, columns=columns)
+        found = tokens.once(batches, number, model, rule, {"train": schema, "validation": schema})
+    short, held = (len(found.sets[name]) for name in ("train", "validation"))
+    if not short or (section.evaluations and not held):
+        told = f"{short} pairs to train on and {held} to validate, of {number}"
+        limit = f"reward_model.max_tokens = {section.max_tokens}"
+        remedy = f"raise {limit} or reward_model.validation_share = {section.validation_share}"
         raise ValueError(f"{told}; {remedy}")
-    return train, held
+    return found
 
 
 def selection(section: Any, rows: int, runtime: Any) -> dict[str, Any]:
@@ -84,34 +94,34 @@ def best_of(trainer: Any) -> str:
 
 
 def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, curve: Path, metrics: Path) -> None:
-    from datasets import Dataset
     from transformers import AutoModelForSequenceClassification
     from trl import RewardConfig, RewardTrainer
 
     class Trainer(steps.Weighed, RewardTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.reward_model
-    rows = pq.read_table(train).to_pylist()
-    short, held = parted(tokenizer, rows, section)
+    sets, drops = parted(model, train, section)
+    short, held = sets["train"], sets["validation"]
     options = harness.arguments(section, params, len(short))
     options |= {"seed": params.seed + member, "center_rewards_coefficient": section.centring or None}
-    options |= selection(section, len(short), params.runtime) if held else {}
+    options |= selection(section, len(short), params.runtime) if len(held) else {}
+    options["max_length"] = None  # or TRL would read all rows again, to see that they are short enough
+    settings = RewardConfig(**options)
     harness.seed(params.seed + member)
     network = harness.first_layers(
         AutoModelForSequenceClassification, model, section.layers, "reward_model.layers", num_labels=1
     )
-    settings = RewardConfig(**options)
     trainer = Trainer(
         network,
         args=settings,
         processing_class=tokenizer,
-        train_dataset=steps.filled(Dataset.from_list(short), settings),
-        eval_dataset=Dataset.from_list(held) if held else None,
+        train_dataset=steps.filled(short, settings),
+        eval_dataset=held if len(held) else None,
     )
-    harness.train(trainer, params.dtype)
+    harness.train(trainer, params)
     harness.save(trainer, tokenizer, reward, params.dtype)
     harness.write_curve(trainer, curve)
-    drops = {"over_max_tokens": len(rows) - len(short) - len(held), "validation": len(held)}
+    drops = {"over_max_tokens": drops.get("over_max_tokens", 0), "validation": len(held)}
     facts = harness.account(len(short), drops, harness.losses(trainer))
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     last = facts["curve"][-1][1]

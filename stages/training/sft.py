@@ -12,13 +12,16 @@ nothing is trained, and pi_0 is the base model, byte for byte: an instruct model
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
-from stages.training import harness, steps
+from stages.training import harness, steps, tokens
 
 DISTRIBUTED = True
 
@@ -30,22 +33,34 @@ def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
-def chosen(tokenizer: Any, rows: list[dict], section: Any) -> tuple[list[dict[str, list[int]]], dict[str, int]]:
-    """The demonstrations to train on, tokenized, and how many rows each rule left out.
+SCHEMA = pa.schema({"input_ids": tokens.IDS, "labels": tokens.IDS})
 
-    Raises ValueError where none is left.
-    """
-    finished = [row for row in rows if row["chosen_finished"]]
-    wanted = [tokenize(tokenizer, row) for row in finished[: section.rows]]
-    short = [row for row in wanted if len(row["input_ids"]) <= section.max_tokens]
-    if not short:
+
+def sort(tokenizer: Any, row: dict, longest: int) -> tuple[str, dict]:
+    """A demonstration, tokenized, and whether it is to train on, or why not."""
+    if not row["chosen_finished"]:
+        return "unfinished", {}
+    shown = tokenize(tokenizer, row)
+    return ("over_max_tokens", {}) if len(shown["input_ids"]) > longest else ("train", shown)
+
+
+def chosen(model: Path, demonstrations: Path, section: Any) -> tuple[Any, dict[str, int]]:
+    """The demonstrations to train on, and how many rows each rule left out. Raises ValueError where none is left."""
+    finished = pq.read_table(demonstrations, columns=["chosen_finished"])["chosen_finished"].to_numpy()
+    ended = np.flatnonzero(finished)
+    wanted = ended[: section.rows]
+    with pq.ParquetFile(demonstrations) as file:
+        batches = file.iter_batches(tokens.BATCH, columns=["prompt", "chosen", "chosen_finished"])
+        rule, until = partial(sort, longest=section.max_tokens), int(max(wanted, default=-1)) + 1
+        found = tokens.once(batches, until, model, rule, {"train": SCHEMA})
+    if not len(found.sets["train"]):
         raise ValueError(f"no answer of {len(wanted)} fits sft.max_tokens = {section.max_tokens}; raise it")
     drops = {
-        "unfinished": len(rows) - len(finished),
-        "over_rows": len(finished) - len(wanted),
-        "over_max_tokens": len(wanted) - len(short),
+        "unfinished": len(finished) - len(ended),
+        "over_rows": len(ended) - len(wanted),
+        "over_max_tokens": found.drops.get("over_max_tokens", 0),
     }
-    return short, drops
+    return found.sets["train"], drops
 
 
 def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
@@ -55,19 +70,18 @@ def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve:
         facts = harness.account(0, {"over_rows": left}, [])
         metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         return print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {left} demonstrations are left out")
-    from datasets import Dataset
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(steps.Ordered, SFTTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.sft
-    rows, drops = chosen(tokenizer, pq.read_table(demonstrations).to_pylist(), section)
+    rows, drops = chosen(model, demonstrations, section)
     settings = SFTConfig(**harness.arguments(section, params, len(rows)))
-    data = steps.filled(Dataset.from_list(rows), settings)
+    data = steps.filled(rows, settings)
     network = AutoModelForCausalLM.from_pretrained(model, **harness.model_options())
     trainer = Trainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
-    harness.train(trainer, params.dtype)
+    harness.train(trainer, params)
     harness.save(trainer, tokenizer, policy, params.dtype)
     harness.write_curve(trainer, curve)
     facts = harness.account(len(rows), drops, harness.losses(trainer))

@@ -88,7 +88,7 @@ def ours(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any,
     arguments = harness.arguments(section, params, len(pairs))
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
     network = dpo.load(model, params.dtype, section.quantized)
-    return timed(objectives.trainer(section, arguments, network, pairs, tokenizer, None, adapter))
+    return timed(objectives.trainer(section, arguments, pairs, tokenizer, lambda: network, None, adapter))
 
 
 def trls(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any, checkpointing: bool) -> Run:

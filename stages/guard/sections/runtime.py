@@ -15,11 +15,12 @@ class Runtime(Section):
     forward_batch_tokens: Count
     gradient_checkpointing: bool
     report_to: Literal["none", "tensorboard", "trackio", "wandb", "mlflow"]
-    checkpoint_steps: Annotated[int, Field(ge=0)]
+    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     engine_sequences: Count
     engine_memory_share: Annotated[float, Field(gt=0, le=1)]
     engine_cpu_cache_gib: Count
-    tensor_parallel: Count
+    workers: Count
+    gpus_per_worker: Count
     judge_url: str
     judge_connections: Count
 

@@ -93,7 +93,7 @@ def trainee(case: Case, params: Any) -> Shape:
 def kept(shape: Shape, runtime: Any) -> float:
     """The last checkpoint and the next one, which are there together for a moment."""
     each = CHECKPOINT[runtime.deepspeed > 0] * facts.weights(shape)
-    return 2 * each if runtime.checkpoint_steps else 0.0
+    return 0.0 if runtime.checkpoint_minutes is None else 2 * each
 
 
 def needed(case: Case, flow: Flow, device: Device) -> float:
