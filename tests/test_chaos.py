@@ -13,7 +13,7 @@ from tests.conftest import sh
 from tests.trust import chaos
 
 pytestmark = pytest.mark.slow
-KILLS = [("youngest", signal.SIGKILL), ("dvc", signal.SIGTERM), ("guard", signal.SIGKILL), ("commit", signal.SIGKILL)]
+KILLS = [("youngest", signal.SIGKILL), ("dvc", signal.SIGTERM), ("commit", signal.SIGKILL)]
 
 AGAIN = {
     *("prompts", "split", "audit", "demonstrations", "select", "signal_reward_model@reward_model", "report"),
@@ -22,7 +22,7 @@ AGAIN = {
 """Stages of seconds, of which git keeps an output and the run-cache nothing."""
 
 
-def test_four_kills_on_the_way_to_the_first_pairs_change_nothing(smoke, tmp_path):
+def test_three_kills_on_the_way_to_the_first_pairs_change_nothing(smoke, tmp_path):
     """In another folder than the undisturbed run, with another hash seed, locale, time zone and umask."""
     folder, known = chaos.fresh(tmp_path / "clone"), set()
     shutil.copy(smoke / "params.yaml", folder / "params.yaml")

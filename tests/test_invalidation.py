@@ -15,20 +15,13 @@ from tests.trust.invalidation import Scene
 
 pytestmark = pytest.mark.slow
 HERE = [  # one of each kind, the cheap ones
-    "`rank.length_penalty`",
     "`dpo.beta`",
-    "`runtime.*`",
     "one more iteration",
-    "`generate.rows_per_shard`",
-    "`rank.scorer` to the preference model",
     "an edited raw row, their number the same",
-    "a comment in `stages/sampling/generate.py`",
     "the helper `stages/signals/forward.py`",
     "`trl` in the lock",
     "a policy edited by hand, another deleted",
-    "the last iteration's `reference` (stepwise DPO)",
     "`rank.scorer` to refreshed reward models",
-    "`stop.max_kl`",
 ]
 
 

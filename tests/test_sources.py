@@ -538,7 +538,8 @@ def test_a_hub_schema_that_changed_names_set_field_and_revision(tmp_path, monkey
 
 
 def test_a_hub_that_cannot_be_reached_names_the_set_and_the_way_round(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for place in ("datasets.config", "huggingface_hub.constants"):  # they read the variable when they are imported
+        monkeypatch.setattr(f"{place}.HF_HUB_OFFLINE", True)
     (tmp_path / "pin.json").write_text(
         json.dumps({"dataset": "Anthropic/hh-rlhf", "split": "train", "revision": "a" * 40}),
         encoding="utf-8",
