@@ -3,7 +3,8 @@ on, and loses at most the chunks in flight.
 
 `generate`, `respond`, every scorer with a model, `reference`, `measure` and `judge` share it. A worker is described by
 something small that can be pickled (`Worker`), and loads its model once; a chunk is plain rows; its result is written
-by whoever finished it, first under another name. So nothing here wants one process, or one machine.
+by whoever finished it, first under another name. So nothing here wants one process, or one machine; `deal` says who
+works.
 
 A chunk is kept in $STAGE_HOME/rows/$STAGE_KEY, under the hash of its rows and of what is asked of them. The guard names
 both (stages/guard/chunks.py): the key stands for the stage's code, packages, params and inputs. Without them nothing is
@@ -108,16 +109,8 @@ def keep(table: pa.Table, path: Path) -> None:
         os.replace(file.name, path)
 
 
-class WorkerDied(Exception):
-    """A worker ended in the middle of `chunk`; the message names the worker and says how it ended."""
-
-    def __init__(self, chunk: Chunk, told: str) -> None:
-        super().__init__(told)
-        self.chunk = chunk
-
-
 Deal = Callable[[Worker, list[Chunk], Tick], Iterator[tuple[Chunk, list[dict]]]]
-"""Gives chunks to workers, and each back with its results once it is finished. Raises WorkerDied."""
+"""Gives chunks to workers, and each back with its results once it is finished, in any order."""
 
 
 def here(worker: Worker, chunks: list[Chunk], tick: Tick) -> Iterator[tuple[Chunk, list[dict]]]:
@@ -127,19 +120,8 @@ def here(worker: Worker, chunks: list[Chunk], tick: Tick) -> Iterator[tuple[Chun
         yield chunk, chunk.finish(work, tick)
 
 
-def dealt(deal: Deal, worker: Worker, chunks: list[Chunk], tick: Tick) -> Iterator[tuple[Chunk, list[dict]]]:
-    """`deal` until all is finished. Raises ValueError for a chunk in which a worker died twice."""
-    left, fatal = set(chunks), set()
-    while left:
-        try:
-            for chunk, found in deal(worker, [chunk for chunk in chunks if chunk in left], tick):
-                left.remove(chunk)
-                yield chunk, found
-        except WorkerDied as death:
-            if death.chunk in fatal:
-                raise ValueError(f"{death} in {death.chunk}, the second time there; look at these rows") from None
-            fatal.add(death.chunk)
-            print(f"{death} in {death.chunk}, which is done again", flush=True)
+deal: Deal = here
+"""In use. The guard puts its pool of workers here for runtime.workers > 1 (stages/guard/pool.py); no result knows."""
 
 
 def place(what: str, rows: list[dict]) -> Path | None:
@@ -164,7 +146,7 @@ def chunked(rows: list[dict], worker: Worker, what: str, size: int, key: tuple[s
     return [Chunk(part, key, worker.columns, place(what, part)) for part in shards.cut(rows, size) if part]
 
 
-def finished(chunks: list[Chunk], worker: Worker, what: str, deal: Deal) -> dict[Chunk, list[dict]]:
+def finished(chunks: list[Chunk], worker: Worker, what: str) -> dict[Chunk, list[dict]]:
     """Results by chunk, those of an earlier run among them; a bar over all rows."""
     found = {chunk: rows for chunk in chunks if (rows := chunk.kept()) is not None}
     if found:
@@ -172,7 +154,7 @@ def finished(chunks: list[Chunk], worker: Worker, what: str, deal: Deal) -> dict
     left, done = [chunk for chunk in chunks if chunk not in found], sum(map(len, found.values()))
     total = sum(len(chunk.rows) for chunk in chunks)
     with tqdm(total=total, initial=done, desc=what, unit="row", disable=not left) as bar:
-        for chunk, rows in dealt(deal, worker, left, bar.update):
+        for chunk, rows in deal(worker, left, bar.update) if left else ():
             found[chunk] = rows
             done += len(rows)
             bar.update(done - bar.n)
@@ -185,7 +167,6 @@ def mapped(
     what: str,
     size: int,
     key: tuple[str, ...] = ("id", "sample"),
-    deal: Deal = here,
 ) -> list[list[dict]]:
     """Each part's rows with `worker.columns`, in their order.
 
@@ -193,7 +174,7 @@ def mapped(
     name, and tells the several maps of one stage apart. Raises ValueError unless every row has one key and one result.
     """
     dealing = [chunked(rows, worker, what, size, key) for rows in parts]
-    found = finished([chunk for part in dealing for chunk in part], worker, what, deal)
+    found = finished([chunk for part in dealing for chunk in part], worker, what)
     return [
         joined(rows, [result for chunk in part for result in found[chunk]], key)
         for rows, part in zip(parts, dealing, strict=True)

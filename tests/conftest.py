@@ -167,12 +167,12 @@ def runtime():
         processes=1,
         deepspeed=0,
         gradient_checkpointing=False,
-        checkpoint_steps=0,
+        checkpoint_minutes=None,
         report_to="none",
         engine_sequences=16,
         engine_memory_share=0.5,
         engine_cpu_cache_gib=1,
-        tensor_parallel=1,
+        gpus_per_worker=1,
     )
 
 
@@ -248,3 +248,26 @@ def serving(handler: type[StandIn]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STAGE_KEY", "key")
+    return tmp_path / "home/rows/key"
+
+
+@pytest.fixture
+def reward(tiny_model, tmp_path) -> Path:
+    """A reward model with a random head."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from stages import chat
+
+    torch.manual_seed(0)
+    tokenizer = chat.load_tokenizer(tiny_model)
+    options = {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
+    AutoModelForSequenceClassification.from_pretrained(tiny_model, **options).save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    return tmp_path / "reward"

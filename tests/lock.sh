@@ -18,7 +18,7 @@ resolve() {
 resolve pyproject.toml --all-extras -o "$work/all"
 resolve pyproject.toml --all-extras -c "$work/all" --annotate --annotation-style line -o "$work/via"
 python -m stages.tools.requires "$work/via"
-everywhere=(--extra quickstart --extra s3 --extra ssh --extra dev)
+everywhere=(--extra quickstart --extra scale --extra s3 --extra ssh --extra dev)
 for engine in cpu gpu; do
   resolve pyproject.toml -c "$work/all" "${everywhere[@]}" --extra $engine -o "$work/$engine"
 done

@@ -19,6 +19,7 @@ import pytest
 
 from stages.guard import chunks, facts, feasible, integrity, memory, params, spent
 from stages.guard.facts import Table
+from stages.guard.refusal import Refusal
 from stages.tools.plan import changes, devices, flow, forecast, graph, published, refusals, work
 from stages.tools.plan.work import Case
 from stages.tools.profile import compose
@@ -56,7 +57,13 @@ def flow_of(folder: Path, every: list[graph.Stage], *settings: str) -> flow.Flow
 
 def case(module: str, **given: Any) -> Case:
     """A run, with the layout of one process."""
-    runtime = {"gradient_checkpointing": False, "processes": 1, "tensor_parallel": 1, "engine_sequences": 128}
+    runtime = {
+        "gradient_checkpointing": False,
+        "processes": 1,
+        "workers": 1,
+        "gpus_per_worker": 1,
+        "engine_sequences": 128,
+    }
     runtime |= given.get("runtime", {})
     return Case(module, given.get("tables", {}), given.get("shapes", {}), given.get("params", {}), runtime)
 
@@ -356,7 +363,7 @@ def test_states_that_fit_no_gpu_are_refused_with_their_size(refused):
     assert not [line for line in small if "dpo holds" in line]  # 15.0 GiB of 22.4, shared by eight
     whole = refused("runtime.engine_memory_share=0.5", gpu="l4")
     assert (
-        "the engine holds 15.0 GiB of weights, its share of a GPU is 11.2; raise runtime.tensor_parallel" in whole[-1]
+        "the engine holds 15.0 GiB of weights, its share of a GPU is 11.2; raise runtime.gpus_per_worker" in whole[-1]
     )
 
 
@@ -381,7 +388,7 @@ def room(folder: Path, pool: int, iterations: int = 2) -> tuple[Path, Any]:
 def test_the_guard_refuses_an_account_of_too_few_prompts(tmp_path):
     feasible.check_account(*room(tmp_path, 100))
     with pytest.raises(
-        feasible.Refusal, match=re.escape("want 100 prompts, the pool has 99; lower prompts.per_iteration to 49")
+        Refusal, match=re.escape("want 100 prompts, the pool has 99; lower prompts.per_iteration to 49")
     ):
         feasible.check_account(*room(tmp_path, 99))
 
@@ -391,7 +398,7 @@ def test_the_guard_looks_at_the_recorded_prompts_only_where_they_are_the_ones_as
     more = settled.model_copy(update={"prompts": settled.prompts.model_copy(update={"per_iteration": 100})})
     feasible.check_pool(settled, clone)
     with pytest.raises(
-        feasible.Refusal, match=r"2 iterations x prompts\.per_iteration = 100 want 200 prompts, the pool has 156"
+        Refusal, match=r"2 iterations x prompts\.per_iteration = 100 want 200 prompts, the pool has 156"
     ):
         feasible.check_pool(more, clone)
     other = more.model_copy(update={"prompts": more.prompts.model_copy(update={"test": 129})})
@@ -406,11 +413,9 @@ def test_the_guard_refuses_a_layout_that_the_machine_cannot_hold(tmp_path, monke
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setattr(spent, "gpus", lambda: (("card", 40 * 2**30),) * 4)
-    with pytest.raises(feasible.Refusal, match=r"runtime\.processes = 8, there are 4 GPUs; lower it"):
+    with pytest.raises(Refusal, match=r"runtime\.processes = 8, there are 4 GPUs; lower it"):
         feasible.check_gpus(settled)
-    with pytest.raises(
-        feasible.Refusal, match=r"sft holds 41\.1 GiB of weights, gradients and optimiser, a GPU has 40\.0"
-    ):
+    with pytest.raises(Refusal, match=r"sft holds 41\.1 GiB of weights, gradients and optimiser, a GPU has 40\.0"):
         feasible.check_memory(settled, tmp_path)
 
 

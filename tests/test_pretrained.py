@@ -9,6 +9,7 @@ import pytest
 
 from stages import chat
 from stages.guard import feasible
+from stages.guard.refusal import Refusal
 from stages.signals import workers
 from stages.signals.batching import Layout
 from stages.training import base, digest, pretrained
@@ -131,7 +132,7 @@ def test_a_reward_model_whose_template_takes_less_than_the_policys_is_refused_be
     if folds:
         return feasible.check_forms(params, tmp_path)
     told = r"models/ranker takes no system_role \(none here\), .*set bases.policy.system_role = fold"
-    with pytest.raises(feasible.Refusal, match=told):
+    with pytest.raises(Refusal, match=told):
         feasible.check_forms(params, tmp_path)
 
 

@@ -181,7 +181,7 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(own_smoke):
     assert status["prepare@quickstart"]
 
 
-def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smoke):
+def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes_by_two_workers_too(own_smoke):
     out = own_smoke / "data/candidates/pi0/shard-00000.parquet"
     whole = out.read_bytes()
     reads = "--policy models/pi0 --rival models/base --prompts data/prompts/pi0.parquet --iteration pi0"
@@ -196,8 +196,11 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes(own_smo
     run.kill()
     run.wait()
     assert out.read_bytes() == whole
-    assert sh(" ".join(command), own_smoke).returncode == 0
-    assert out.read_bytes() == whole
+    assert sh("python -m stages.tools.profile smoke runtime.workers=2", own_smoke).returncode == 0
+    out.unlink()
+    done = sh(" ".join(command), own_smoke)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == whole and "up to date" in sh("dvc status", own_smoke).stdout
 
 
 def test_the_best_checkpoint_is_found_by_two_processes_of_deepspeed_too(own_smoke):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.guard import fingerprint, integrity, packages
-from stages.guard.feasible import Refusal
+from stages.guard.refusal import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 State = dict[str, tuple[int, int, int]]

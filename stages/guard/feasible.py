@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.guard import batches, facts, integrity, memory, spent
-
-
-class Refusal(Exception):
-    """The guard's own refusals; the message is one line for the user."""
+from stages.guard.refusal import Refusal
 
 
 def check(params: Any, root: Path, dear: bool) -> None:
@@ -119,10 +116,14 @@ def too_few(pool: int, params: Any) -> str:
 
 def check_gpus(params: Any) -> None:
     """There are as many GPUs as the layout names, if there are any."""
-    for name in ("processes", "tensor_parallel"):
-        wanted, there = getattr(params.runtime, name), len(spent.gpus())
+    runtime, there = params.runtime, len(spent.gpus())
+    working = f"workers x runtime.gpus_per_worker = {runtime.workers} x {runtime.gpus_per_worker}"
+    asked = {f"processes = {runtime.processes}": runtime.processes}
+    if "RAY_ADDRESS" not in os.environ:  # a cluster's are counted by the pool
+        asked[working] = runtime.workers * runtime.gpus_per_worker
+    for told, wanted in asked.items():
         if wanted > there > 0:
-            raise Refusal(f"params.yaml: runtime.{name} = {wanted}, there are {there} GPUs; lower it")
+            raise Refusal(f"params.yaml: runtime.{told}, there are {there} GPUs; lower it")
 
 
 def check_memory(params: Any, root: Path) -> None:

@@ -20,7 +20,6 @@ that signature (options.py). Around the call, the guard
 An error of the data or the settings is one line; a traceback is a bug.
 """
 
-import errno
 import fcntl
 import importlib
 import operator
@@ -28,7 +27,6 @@ import os
 import shutil
 import subprocess
 import sys
-import traceback
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -48,11 +46,10 @@ from stages.guard import (
     watchdog,
 )
 from stages.guard.checks import ROOT
-from stages.guard.feasible import Refusal
+from stages.guard.refusal import Refusal, explain
 
 LOCKS = Path(".scratch/locks")
 BEFORE_THE_MODELS = ("guard.fingerprint", "training.base", "training.pretrained")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Recorder:
@@ -157,13 +154,33 @@ def leave_the_group() -> None:
         distributed.destroy_process_group()
 
 
+def maps_rows(stage: str) -> bool:
+    """Whether it computes rows in chunks."""
+    return ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT)
+
+
+def deal_rows(stage: str, runtime: typing.Any) -> None:
+    """Where the layout names several workers, chunks of rows are dealt to them. Raises Refusal where Ray is missing."""
+    if runtime.workers == 1:
+        return
+    lean.bring_back("ray")
+    from stages import rows
+
+    try:
+        from stages.guard import pool
+    except ModuleNotFoundError as error:
+        told = f"runtime.workers = {runtime.workers} wants the package ray ({error})"
+        raise Refusal(f"params.yaml: {told}; run `make setup`, or set it to 1") from None
+    rows.deal = pool.dealer(stage, runtime.workers, runtime.gpus_per_worker)
+
+
 def survival(stage: str, distributed: bool, reads: dict, params: typing.Any, out: Path) -> AbstractContextManager[bool]:
     """Where what is done already is kept for the next run: a training's checkpoints, chunks of rows, or nothing; and
     whether an earlier run left some.
     """
     if distributed:
         return scratch.folder(stage, reads, params, out, ROOT)
-    if ROOT / "stages/rows.py" in fingerprint.closure(stage, ROOT):
+    if maps_rows(stage):
         return chunks.kept(chunks.key(stage, reads, params, ROOT), scratch.home(ROOT))
     return nullcontext(False)
 
@@ -196,6 +213,8 @@ def execute(stage: str, argv: list[str]) -> None:
         checks.check_inputs(inputs)
         if stage not in BEFORE_THE_MODELS:
             feasible.check(params, ROOT, dear)
+        if maps_rows(stage):
+            deal_rows(stage, params.runtime)
         with beside(outs), survival(stage, distributed, reads, params, outs[0]) as begun:
             call(stage, module.main, reads | unfinished, Recorder(params, seen), distributed)
             publish(outs, inputs, before, seen)
@@ -222,17 +241,6 @@ def publish(outs: list[Path], inputs: list[Path], before: checks.State, seen: di
     for path in outs:
         delete(path)
         os.replace(partial(path), path)
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for an error of the data, the settings or the disk; None for a bug, which deserves its traceback."""
-    if getattr(error, "errno", None) in DISK_FULL or "No space left" in str(error):
-        free = shutil.disk_usage(".").free / 2**30
-        return f"the disk is full ({free:.1f} GiB free here); free some space, then run the same command again"
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = bool(frames) and Path(frames[-1].filename).is_relative_to(ROOT / "stages")
-    readable = isinstance(error, Refusal) or (ours and isinstance(error, ValueError | OSError))
-    return " ".join(str(error).split()) if readable else None
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class Layout(NamedTuple):
     sequences: int
     memory_share: float
     cpu_cache_gib: int
-    tensor_parallel: int
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def sampler(model: Path, prompts: list[list[chat.Message]], params: Any, with_lo
     tokens, thinking, runtime = params.generate.max_new_tokens, params.generate.thinking, params.runtime
     longest = longest_row(chat.load_tokenizer(model), prompts, context, tokens)
     layout = Layout(
-        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.tensor_parallel
+        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.gpus_per_worker
     )
     return Sampler(model, params.dtype, params.seed, tokens, longest, with_logprob, thinking, layout)
 
@@ -132,7 +132,10 @@ def engine_options(layout: Layout, longest: int) -> dict[str, Any]:
     if torch.cuda.is_available():
         return {
             "gpu_memory_utilization": layout.memory_share,
-            "tensor_parallel_size": layout.tensor_parallel,
+            "tensor_parallel_size": layout.gpus,
+            "distributed_executor_backend": "mp"
+            if layout.gpus > 1
+            else None,  # in a worker of Ray's vLLM would take Ray
             "max_model_len": longest,
         }
     return {

@@ -15,7 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from stages.guard import checks, feasible, integrity, params
+from stages.guard import checks, integrity, params
+from stages.guard.refusal import Refusal
 from stages.tools import cards
 
 LEFT = ("text_contract.json",)
@@ -98,7 +99,7 @@ def main() -> None:
         settings = params.load(Path("params.yaml"))
         base = settings.bases[settings.start_from.policy]
         write(target, given.out, settings, given.licence or cards.licence_of(base.model, base.revision))
-    except (OSError, ValueError, feasible.Refusal) as error:
+    except (OSError, ValueError, Refusal) as error:
         sys.exit(f"export: {' '.join(str(error).split())}")
     print(f"export: {target} -> {given.out}, with its card README.md")
 

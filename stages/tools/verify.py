@@ -19,7 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.guard import checks, feasible, fingerprint, integrity, options, params
+from stages.guard import checks, fingerprint, integrity, options, params
+from stages.guard.refusal import Refusal
 
 GPU = {"torch", "transformers", "trl", "vllm"}
 
@@ -121,7 +122,7 @@ def main() -> None:
     os.chdir(checks.ROOT)
     try:
         print(verify())
-    except (Finding, feasible.Refusal, ValueError, OSError) as error:
+    except (Finding, Refusal, ValueError, OSError) as error:
         sys.exit(f"verify: {' '.join(str(error).split())}")
 
 

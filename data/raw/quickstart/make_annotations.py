@@ -27,7 +27,7 @@ HERE = Path("data/raw/quickstart")
 TEMPERATURES = [1.0, 0.7, 1.0, 0.7]
 SEED = 2405
 PAIRS = [(0, 1), (2, 3), (0, 3), (1, 2)]  # of the four samples
-RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, tensor_parallel=1)
+RUNTIME = SimpleNamespace(engine_sequences=128, engine_cpu_cache_gib=2, engine_memory_share=0.9, gpus_per_worker=1)
 GENERATE = SimpleNamespace(max_new_tokens=64, thinking="keep")
 PARAMS = SimpleNamespace(dtype="float32", seed=SEED, generate=GENERATE, runtime=RUNTIME)
 

@@ -91,6 +91,11 @@ def single_thread() -> float:
     return 2 * side**3 / best
 
 
+def at_once(of: Work, device: Device) -> int:
+    """Devices that share a stage's work; workers on a processor share its cores."""
+    return max(1, of.devices) if device.is_gpu else 1
+
+
 def by_data_sheet(of: Work, case: Case, device: Device) -> float:
     """Seconds of a stage by roofline."""
     dtype = case.params["dtype"]
@@ -98,7 +103,7 @@ def by_data_sheet(of: Work, case: Case, device: Device) -> float:
     begin = device.start[of.kind] + weights / (DISK if of.kind == "bring" else READ)
     if of.kind in ("bring", "rows"):
         return begin + of.rows / ROWS_PER_SECOND
-    computing = of.flop / (device.flops[dtype] * device.reached[of.kind] * of.devices)
+    computing = of.flop / (device.flops[dtype] * device.reached[of.kind] * at_once(of, device))
     if of.kind == "sample":
         return begin + max(computing, streaming(of, case, device))
     return begin + computing + of.passes * PASS
@@ -108,10 +113,10 @@ def streaming(of: Work, case: Case, device: Device) -> float:
     """Seconds that an engine reads weights, and the keys and values of all that is in flight, for each token."""
     shape, made = case.shapes["policy"], work.first(case, "candidates", "responses", "answers")
     each = facts.DTYPE_BYTES[case.params["dtype"]]
-    at_once = max(1, min(case.runtime["engine_sequences"], made.rows))
-    cached = at_once * (made.prompt + made.answer / 2) * memory.cache_per_token(shape, each)
-    step = (facts.weights(shape) * each + cached) / (device.bandwidth * device.reached["stream"] * of.devices)
-    return of.tokens / at_once * step
+    flying = max(1, min(case.runtime["engine_sequences"], made.rows))
+    cached = flying * (made.prompt + made.answer / 2) * memory.cache_per_token(shape, each)
+    step = (facts.weights(shape) * each + cached) / (device.bandwidth * device.reached["stream"] * at_once(of, device))
+    return of.tokens / flying * step
 
 
 class Past(NamedTuple):
@@ -152,7 +157,7 @@ def measured(of: Work, runs: list[Past], device: Device) -> float | None:
     if not rates:
         return None
     start, each = (median(values) for values in zip(*rates, strict=True))
-    return start + each * of.units / max(1, of.devices)
+    return start + each * of.units / at_once(of, device)
 
 
 def rate(run: Past, device: Device) -> tuple[float, float] | None:
@@ -166,4 +171,4 @@ def rate(run: Past, device: Device) -> tuple[float, float] | None:
     if not was.units:
         return run.seconds, 0.0
     start = min(device.start[was.kind], run.seconds / 2)
-    return start, (run.seconds - start) * max(1, was.devices) / was.units
+    return start, (run.seconds - start) * at_once(was, device) / was.units

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from stages.guard import facts, feasible
+from stages.guard.refusal import Refusal
 from stages.tools.plan import published
 from stages.tools.plan.devices import Device
 from stages.tools.plan.flow import Flow
@@ -31,7 +32,7 @@ def guarded(flow: Flow, device: Device) -> list[str]:
     for check in checks:
         try:
             check()
-        except feasible.Refusal as refusal:
+        except Refusal as refusal:
             told.append(str(refusal))
     return told
 
@@ -68,10 +69,10 @@ def too_large(flow: Flow, device: Device) -> list[str]:
     told = [feasible.too_large(name, size * at_once, device.memory, of) for name, size in states.items()
             if size * at_once > device.memory]  # fmt: skip
     shape = flow.shape(f"models/{flow.params.start_from.policy}")
-    weights = facts.weights(shape) * facts.DTYPE_BYTES[flow.params.dtype] / runtime.tensor_parallel if shape else 0
+    weights = facts.weights(shape) * facts.DTYPE_BYTES[flow.params.dtype] / runtime.gpus_per_worker if shape else 0
     if device.is_gpu and weights > (share := device.memory * runtime.engine_memory_share):
         sizes = f"{weights / 2**30:.1f} GiB of weights, its share of a GPU is {share / 2**30:.1f}"
-        told.append(f"params.yaml: the engine holds {sizes}; raise runtime.tensor_parallel or engine_memory_share")
+        told.append(f"params.yaml: the engine holds {sizes}; raise runtime.gpus_per_worker or engine_memory_share")
     return told
 
 

@@ -110,7 +110,7 @@ def sampling(case: Case) -> Work:
     written, length = made.rows * made.answer, made.prompt + made.answer / 2
     read = made.rows / made.group * made.prompt
     flop = forward(case.shapes["policy"], written + read, length, head=written / max(1.0, written + read))
-    return Work("sample", written, flop, made.rows, devices=case.runtime["tensor_parallel"])
+    return Work("sample", written, flop, made.rows, devices=case.runtime["workers"] * case.runtime["gpus_per_worker"])
 
 
 def scoring(case: Case) -> Work:
@@ -124,7 +124,7 @@ def scoring(case: Case) -> Work:
     of_answers = answers / max(1.0, tokens)  # the head reads no prompt, and a reward model has none
     read = {name: case.shapes[name] for name in ("reward", "policy", "model") if name in case.shapes}
     flop = sum(forward(shape, tokens, length, of_answers * (name != "reward")) for name, shape in read.items())
-    return Work("score", tokens * len(read), flop, rows, 2 * prompts * len(read) * by_prompts)
+    return Work("score", tokens * len(read), flop, rows, 2 * prompts * len(read) * by_prompts, case.runtime["workers"])
 
 
 def comparing(case: Case) -> Work:
@@ -142,7 +142,9 @@ def comparing(case: Case) -> Work:
     tokens = questions * (length - (QUESTION + table.prompt) / 2)
     shape = next(case.shapes[name] for name in ("preference", "model") if name in case.shapes)
     flop = forward(shape, tokens, length, head=1 / length)
-    return Work("score", tokens, flop, table.rows, passes=questions)  # two of one prompt, and what they begin with
+    return Work(
+        "score", tokens, flop, table.rows, questions, case.runtime["workers"]
+    )  # two of one prompt, and what they begin with
 
 
 def first(case: Case, *names: str) -> Table:
