@@ -81,6 +81,12 @@ def clone(tmp_path: Path) -> Path:
     return copy_tree(tmp_path)
 
 
+def guard(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """A stage under the guard."""
+    command = [sys.executable, "-m", "stages.guard.run", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | variables)
+
+
 def sh(command: str, folder, **kwargs) -> subprocess.CompletedProcess:
     return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, **kwargs)
 

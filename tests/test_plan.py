@@ -413,7 +413,7 @@ def test_the_guard_refuses_a_layout_that_the_machine_cannot_hold(tmp_path, monke
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setattr(spent, "gpus", lambda: (("card", 40 * 2**30),) * 4)
-    with pytest.raises(Refusal, match=r"runtime\.processes = 8, there are 4 GPUs; lower it"):
+    with pytest.raises(Refusal, match=r"runtime\.processes / runtime.nodes = 8 / 1, there are 4 GPUs; lower it"):
         feasible.check_gpus(settled)
     with pytest.raises(Refusal, match=r"sft holds 41\.1 GiB of weights, gradients and optimiser, a GPU has 40\.0"):
         feasible.check_memory(settled, tmp_path)

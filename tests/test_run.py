@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.guard import options
+from stages.guard import fingerprint, options
+from tests.conftest import guard
 
 STAGE = """
 import json, os, subprocess, sys, time
@@ -41,11 +42,6 @@ def scratch(clone: Path) -> Path:
     return clone
 
 
-def guard(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "stages.guard.run", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | variables)
-
-
 PROBE = ("probe", "--source", "source", "--out", "out/a.txt", "--metrics", "out/m.json")
 
 
@@ -71,8 +67,9 @@ left.clear()
 
 def test_a_process_whose_last_tensors_are_still_on_their_way_ends_well(scratch):
     (scratch / "source").write_text(IN_FLIGHT)
+    key = fingerprint.read(scratch / "code.lock.yaml")["probe"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [*torchrun, "-m", "stages.guard.run", "--rank", *PROBE]
+    words = [*torchrun, "-m", "stages.guard.run", f"--rank={key}", *PROBE]
     done = subprocess.run(words, cwd=scratch, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -118,7 +118,8 @@ def check_gpus(params: Any) -> None:
     """There are as many GPUs as the layout names, if there are any."""
     runtime, there = params.runtime, len(spent.gpus())
     working = f"workers x runtime.gpus_per_worker = {runtime.workers} x {runtime.gpus_per_worker}"
-    asked = {f"processes = {runtime.processes}": runtime.processes}
+    each = runtime.processes // runtime.nodes
+    asked = {f"processes / runtime.nodes = {runtime.processes} / {runtime.nodes}": each}
     if "RAY_ADDRESS" not in os.environ:  # a cluster's are counted by the pool
         asked[working] = runtime.workers * runtime.gpus_per_worker
     for told, wanted in asked.items():

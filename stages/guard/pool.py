@@ -29,15 +29,13 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from stages import rows, shards
-from stages.guard import checks, fingerprint, lean, quiet
+from stages.guard import checks, fingerprint, launch, lean, quiet
 from stages.guard.refusal import LESS_MEMORY, Refusal, explain
 
 PATIENCE = 60
 """Seconds that a cluster has to find room for a worker, and a network to answer."""
 STORE = 512 * 2**20
 """Bytes of shared memory for rows on their way; Ray would take a third of the machine's."""
-HANDED_ON = ("HF_", "NCCL_", "OMP_", "STAGE_", "VLLM_")
-"""Beginnings of the variables that a worker on another node is told too."""
 
 
 STARTS, LOADS = "started", "loaded its model"
@@ -93,8 +91,7 @@ def dealer(stage: str, workers: int, gpus: int) -> rows.Deal:
         if number == 1:  # an endpoint is asked all at once
             yield from rows.here(worker, chunks, tick)
             return
-        variables = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
-        words = worker, stage, fingerprint.key(stage, checks.ROOT), variables
+        words = worker, stage, fingerprint.key(stage, checks.ROOT), launch.handed_on()
         with cluster(number, gpus) as hire:
             yield from Desk(lambda: hire(*words), number, chunks).finished()
 

@@ -12,6 +12,7 @@ that signature (options.py). Around the call, the guard
 - checks that every input holds the bytes that dvc.lock recorded, and that none can do harm (integrity.py);
 - takes one lock per output, and sees to it that nothing of the stage outlives dvc, however either dies (watchdog.py);
 - lets the stage write into `.partial/` beside each output, and renames when all is there;
+- starts a training that several processes share (launch.py), or workers that rows are dealt to (pool.py);
 - names the home of what must survive a kill (scratch.py): a training stage's checkpoints, chunks of rows (chunks.py);
 - records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up;
 - keeps the libraries quiet (quiet.py), and leaves out what they import for nothing (lean.py);
@@ -25,7 +26,6 @@ import importlib
 import operator
 import os
 import shutil
-import subprocess
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -38,6 +38,7 @@ from stages.guard import (
     feasible,
     fingerprint,
     integrity,
+    launch,
     lean,
     options,
     quiet,
@@ -108,7 +109,7 @@ def call(stage: str, main: Callable, arguments: dict, params: typing.Any, distri
     """Run the stage here, or under torchrun when it trains on several processes (`runtime.processes`)."""
     if distributed and params.runtime.processes > 1:
         mark_as_read(scratch.section(stage), params)
-        return launch(stage, arguments, params.runtime)
+        return launch.launch(stage, arguments, params.runtime)
     if distributed:  # on one GPU: transformers would share every batch among all that it sees
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return main(params, **arguments)
@@ -119,39 +120,6 @@ def mark_as_read(section: str, params: typing.Any) -> None:
     for leaf in type(getattr(params, section)._node).model_fields:
         operator.attrgetter(f"{section}.{leaf}")(params)
     operator.attrgetter("dtype", "seed")(params)
-
-
-def launch(stage: str, arguments: dict, runtime: typing.Any) -> None:
-    """The stage in processes of torchrun. Raises Refusal where one of them fails."""
-    os.environ["ACCELERATE_USE_DEEPSPEED"] = str(runtime.deepspeed > 0).lower()
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
-    words = ["stages.guard.run", "--rank", stage]
-    for name, value in arguments.items():
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    code = subprocess.run([sys.executable, "-m", *torchrun, "-m", *words]).returncode
-    if code:
-        raise Refusal(f"a training process ended with {code}; its own message stands above")
-
-
-def one_of_several(stage: str, argv: list[str]) -> None:
-    """The stage in one process of torchrun, which the guard started."""
-    from stages.guard.params import load
-
-    if os.environ["RANK"] != "0":
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for good): one summary line per stage
-    module = importlib.import_module(f"stages.{stage}")
-    module.main(load(ROOT / "params.yaml"), **options.parse(argv, options.ports(module.main)[0]))
-    leave_the_group()
-
-
-def leave_the_group() -> None:
-    """End the threads of torch's process group while Python still runs: one that lets go of its last tensor after that
-    aborts the process, with the training done (2 of 60 runs on two busy cores).
-    """
-    from torch import distributed
-
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def maps_rows(stage: str) -> bool:
@@ -248,11 +216,11 @@ def main() -> None:
     quiet.loggers()
     os.chdir(ROOT)
     os.environ["STAGE_HOME"] = str(scratch.home(ROOT))
-    ranked = sys.argv[1] == "--rank"
-    stage, *argv = sys.argv[1 + ranked :]
+    rank, key = sys.argv[1].partition("--rank=")[1:]
+    stage, *argv = sys.argv[2:] if rank else sys.argv[1:]
     try:
         lean.leave_out(fingerprint.packages(stage, ROOT))
-        one_of_several(stage, argv) if ranked else execute(stage, argv)
+        launch.one_of_several(key, stage, argv) if rank else execute(stage, argv)
     except Exception as error:
         line = explain(error)
         if line is None:

@@ -9,6 +9,7 @@ from stages.guard.sections.kinds import Count, Section
 
 class Runtime(Section):
     processes: Count
+    nodes: Count
     deepspeed: Annotated[int, Field(ge=0, le=3)]
     threads: Count | None
     micro_batch_rows: Count
@@ -25,8 +26,11 @@ class Runtime(Section):
     judge_connections: Count
 
     @model_validator(mode="after")
-    def deepspeed_has_processes(self) -> Self:
+    def processes_can_be_shared(self) -> Self:
         if self.deepspeed and self.processes == 1:
             told = f"deepspeed = {self.deepspeed} shares a model among processes, and processes = 1"
             raise ValueError(f"{told}; raise it or set deepspeed = 0")
+        if self.processes % self.nodes:
+            told = f"processes = {self.processes} cannot be shared evenly among nodes = {self.nodes}"
+            raise ValueError(f"{told}; make it a multiple")
         return self

@@ -1,0 +1,109 @@
+"""A training over several nodes: two torchruns meet, started by srun or ssh, whose places two scripts here take."""
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.guard import launch
+from stages.guard.refusal import Refusal
+from tests.conftest import guard
+
+STAGE = """
+import json, os
+from pathlib import Path
+from typing import Any
+
+DISTRIBUTED = True
+
+def main(params: Any, source: Path, *, out: Path) -> None:
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    told = [None] * 2
+    distributed.all_gather_object(told, [os.environ[name] for name in ("RANK", "GROUP_RANK", "LOCAL_RANK")])
+    if source.read_text() == "fail" and os.environ["RANK"] == "1":
+        raise ValueError("row 7 is bad; mend it")
+    if os.environ["RANK"] == "0":
+        out.write_text(json.dumps([told, os.environ["ACCELERATE_USE_DEEPSPEED"]]))
+    distributed.barrier()
+"""
+"""A stage `dpo`, named as a section of params.yaml is, that tells who took part."""
+SRUN = """#!{python}
+import itertools, subprocess, sys
+options = list(itertools.takewhile(lambda word: word.startswith("-"), sys.argv[1:]))
+words = sys.argv[1 + len(options) :]
+tasks = int(next(word for word in options if word.startswith("--ntasks=")).partition("=")[2])
+running = [subprocess.Popen(words) for _ in range(tasks)]
+sys.exit(max(abs(process.wait()) for process in running))
+"""
+SSH = """#!{python}
+import subprocess, sys
+assert sys.argv[1:3] == ["-o", "BatchMode=yes"] and sys.argv[3] == "other"
+sys.exit(subprocess.run(["sh", "-c", sys.argv[4]], env={{"PATH": "/usr/bin:/bin"}}).returncode)
+"""
+FINGERPRINT = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml".split()
+TRAIN = ("dpo", "--source", "source", "--out", "out/a.txt")
+
+
+@pytest.fixture
+def nodes(clone: Path) -> tuple[Path, dict[str, str]]:
+    """A clone with a training of two processes on two nodes, and the environment with srun and ssh."""
+    (clone / "stages/dpo.py").write_text(STAGE)
+    params = (clone / "params.yaml").read_text(encoding="utf-8")
+    for old, new in (("processes: 1 ", "processes: 2 "), ("nodes: 1 ", "nodes: 2 ")):
+        assert old in params
+        params = params.replace(old, new, 1)
+    (clone / "params.yaml").write_text(params, encoding="utf-8")
+    guard(clone, *FINGERPRINT)
+    (clone / "source").write_text("pass")
+    (clone / "hosts").write_text(f"{socket.gethostname()}\nother\n")
+    (clone / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("ssh", SSH)):
+        (clone / "bin" / name).write_text(text.format(python=sys.executable))
+        (clone / "bin" / name).chmod(0o755)
+    return clone, {"PATH": f"{clone / 'bin'}:{os.environ['PATH']}"}
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize("way", ["srun", "ssh"])
+def test_two_nodes_train_together(nodes, way):
+    folder, found = nodes
+    found |= SLURM if way == "srun" else {"STAGE_HOSTS": "hosts"}
+    done = guard(folder, *TRAIN, **found)
+    assert done.returncode == 0, done.stderr
+    told, zero = json.loads((folder / "out/a.txt").read_text())
+    assert told == [["0", "0", "0"], ["1", "1", "0"]] and zero == "false"
+
+
+def test_a_process_that_fails_on_another_node_ends_the_training_with_its_own_line(nodes):
+    folder, found = nodes
+    (folder / "source").write_text("fail")
+    done = guard(folder, *TRAIN, **found, STAGE_HOSTS="hosts")
+    assert "dpo: row 7 is bad; mend it" in done.stderr and not (folder / "out/a.txt").exists()
+    assert done.stderr.splitlines()[-1] == "dpo: a training process ended with 1; its own message stands above"
+
+
+def test_a_node_with_other_code_is_refused(nodes, monkeypatch):
+    folder, _ = nodes
+    done = guard(folder, "--rank=another", *TRAIN, RANK="1", LOCAL_RANK="0")
+    assert done.stderr.strip().endswith("has another code or lock than the first node; bring it to its commit")
+
+
+def test_nodes_that_are_not_known_or_too_few_are_refused(tmp_path, monkeypatch):
+    for name in ("SLURM_JOB_ID", "STAGE_HOSTS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Refusal, match=r"runtime.nodes = 2, and there is neither a Slurm job nor a file of hosts; name"):
+        launch.together_on(2, ["true"])
+    (tmp_path / "hosts").write_text("a b\n")
+    monkeypatch.setenv("STAGE_HOSTS", str(tmp_path / "hosts"))
+    with pytest.raises(Refusal, match=rf"names 2 hosts, runtime.nodes = 2, and this one, {socket.gethostname()}, must"):
+        launch.together_on(2, ["true"])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(Refusal, match=r"runtime.nodes = 2, the Slurm job has 1; lower it, or ask for more"):
+        launch.together_on(2, ["true"])
