@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from stages.guard.refusal import Refusal
 from tests.conftest import guard
 
 STAGE = """
-import json, os
+import json, os, time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ DISTRIBUTED = True
 def main(params: Any, source: Path, *, out: Path) -> None:
     from torch import distributed
 
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", timeout=timedelta(seconds=3))
     told = [None] * 2
     distributed.all_gather_object(told, [os.environ[name] for name in ("RANK", "GROUP_RANK", "LOCAL_RANK")])
     if source.read_text() == "fail" and os.environ["RANK"] == "1":
         raise ValueError("row 7 is bad; mend it")
+    if source.read_text() == "hang" and os.environ["RANK"] == "1":
+        time.sleep(60)
     if os.environ["RANK"] == "0":
         out.write_text(json.dumps([told, os.environ["ACCELERATE_USE_DEEPSPEED"]]))
     distributed.barrier()
@@ -87,6 +91,14 @@ def test_a_process_that_fails_on_another_node_ends_the_training_with_its_own_lin
     done = guard(folder, *TRAIN, **found, STAGE_HOSTS="hosts")
     assert "dpo: row 7 is bad; mend it" in done.stderr and not (folder / "out/a.txt").exists()
     assert done.stderr.splitlines()[-1] == "dpo: a training process ended with 1; its own message stands above"
+
+
+def test_a_process_that_hangs_ends_the_training_by_a_time_out_and_with_one_line(nodes):
+    folder, found = nodes
+    (folder / "source").write_text("hang")
+    done = guard(folder, *TRAIN, **found, STAGE_HOSTS="hosts")
+    assert re.search(r"^dpo: the training's processes lost each other \(.*Timed out", done.stderr, re.M), done.stderr
+    assert not (folder / "out/a.txt").exists()
 
 
 def test_a_node_with_other_code_is_refused(nodes, monkeypatch):

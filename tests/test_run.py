@@ -91,6 +91,10 @@ def test_a_process_whose_last_tensors_are_still_on_their_way_ends_well(scratch):
             "dpo.beta changed from 0.1 to 0.2",
         ),
         ("raise OSError(28, 'No space left on device')", "probe: the disk is full ("),
+        (
+            "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried 2 GiB')",
+            "probe: the GPU's memory is full (CUDA out of memory. Tried 2 GiB); for a training lower",
+        ),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_nothing_half_written(scratch, code, told):

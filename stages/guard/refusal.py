@@ -10,6 +10,11 @@ from pathlib import Path
 
 STAGES = Path(__file__).resolve().parents[1]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+PARTED = {"DistBackendError", "DistNetworkError", "DistStoreError"}
+LESS_MEMORY = (
+    "for a training lower runtime.micro_batch_rows, for scoring runtime.forward_batch_tokens, for sampling "
+    "runtime.engine_memory_share; no result depends on them"
+)
 
 
 class Refusal(Exception):
@@ -26,13 +31,10 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which most stages never import
         told = " ".join(str(error).split())[:120]
         return f"the GPU's memory is full ({told}); {LESS_MEMORY}"
+    if type(error).__name__ in PARTED or "Timed out waiting" in str(error):  # NCCL's and gloo's
+        told = " ".join(str(error).split())[:160]
+        return f"the training's processes lost each other ({told}); the first one that failed says why, above"
     frames = traceback.extract_tb(error.__traceback__)
     ours = bool(frames) and Path(frames[-1].filename).is_relative_to(STAGES)
     readable = isinstance(error, Refusal) or (ours and isinstance(error, ValueError | OSError))
     return " ".join(str(error).split()) if readable else None
-
-
-LESS_MEMORY = (
-    "for a training lower runtime.micro_batch_rows, for scoring runtime.forward_batch_tokens, for sampling "
-    "runtime.engine_memory_share; no result depends on them"
-)
