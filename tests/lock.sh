@@ -22,6 +22,9 @@ everywhere=(--extra quickstart --extra scale --extra s3 --extra ssh --extra dev)
 for engine in cpu gpu; do
   resolve pyproject.toml -c "$work/all" "${everywhere[@]}" --extra $engine -o "$work/$engine"
 done
+echo "llama-index-core==0.14.25" >> "$work/all"  # for NLTK's sentences in it, and without what it requires (IFEval)
+for engine in cpu gpu; do echo "llama-index-core==0.14.25" >> "$work/$engine"; done
+sort -o "$work/all" "$work/all"
 grep '==' "$work/all" | while IFS= read -r line; do
   tag=""
   grep -qxF "$line" "$work/cpu" || tag="  # gpu"

@@ -9,6 +9,7 @@ questions come from `questions.jsonl` of a folder, the worked examples from `sho
         truthfulqa_mc2        Question, Correct Answers, Incorrect Answers, each joined by "; " (the published CSV), or
                               the hub's form
         humaneval, mbpp       as published (stages/benchmarks/programs.py)
+        ifeval                key, prompt, instruction_id_list, kwargs (stages/benchmarks/instructions.py)
         own                   question, answer, and choices where the answer is one of them; else the answer is written
 
 Source  https://github.com/EleutherAI/lm-evaluation-harness, lm_eval/tasks and lm_eval/api/task.py
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.benchmarks import programs, stored
+from stages.benchmarks import instructions, programs, stored
 
 SHOTS_SEED = 1234
 """lm-eval's own, for tasks whose examples are drawn anew for each question."""
@@ -115,6 +116,7 @@ FORMS: dict[str, Callable[[dict], dict]] = {
     "mmlu": as_mmlu,
     "humaneval": programs.as_humaneval,
     "mbpp": programs.as_mbpp,
+    "ifeval": instructions.as_ifeval,
     "own": as_own,
 }
 
@@ -127,7 +129,7 @@ def documents(task: str, folder: Path, name: str) -> list[dict[str, Any]]:
 def questions_of(task: str, folder: Path) -> list[dict[str, Any]]:
     """Of questions.jsonl. Raises ValueError for one that stands there twice, or where there is none."""
     found = documents(task, folder, "questions")
-    told = [str(document.get("question", document.get("task_id"))) for document in found]
+    told = [str(next(document[n] for n in ("question", "task_id", "prompt") if n in document)) for document in found]
     stored.check_once(folder, [(name, identity(document)) for name, document in zip(told, found, strict=True)])
     return found
 
@@ -164,6 +166,8 @@ def configured(task: str, subject: str, questions: list[dict]) -> dict[str, Any]
     folder = Path(str(tasks.__file__)).parent
     if task in programs.FILES:
         return programs.configured(task, folder)
+    if task == "ifeval":
+        return instructions.configured(folder)
     file = folder / FILES[task].format(subject=subject)
     if not file.exists():
         raise ValueError(f"subject {subject!r} is none of lm-eval's {task}; mend the questions' `subject`")

@@ -23,7 +23,7 @@ class Examples(Section):
 
 
 class Benchmark(Section):
-    task: Literal["gsm8k_cot", "gsm8k", "arc_challenge", "mmlu", "truthfulqa_mc2", "humaneval", "mbpp", "own"]
+    task: Literal["gsm8k_cot", "gsm8k", "arc_challenge", "mmlu", "truthfulqa_mc2", "humaneval", "mbpp", "ifeval", "own"]
     raw: Raw
     questions: Count | None
     shots: Annotated[int, Field(ge=0)]
@@ -34,8 +34,8 @@ class Benchmark(Section):
     def programs_are_continued(self) -> Self:
         if self.chat and self.task in ("humaneval", "mbpp"):
             raise ValueError(f"chat = true, and {self.task} continues a program, which is no turn; set chat = false")
-        if self.shots and self.task == "humaneval":
-            raise ValueError(f"shots = {self.shots}, and humaneval has no worked examples; set shots = 0")
+        if self.shots and self.task in ("humaneval", "ifeval"):
+            raise ValueError(f"shots = {self.shots}, and {self.task} has no worked examples; set shots = 0")
         return self
 
 
