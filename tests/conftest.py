@@ -24,13 +24,15 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")  # an example that waits for the other worker, or imports torch, is no failure
 
-FINGERPRINT = """\
+KEYS = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml".split()
+"""What writes every stage's key, without which the guard runs no stage."""
+FINGERPRINT = f"""\
   fingerprint:
-    cmd: python -m stages.guard.run guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml
+    cmd: python -m stages.guard.run {" ".join(KEYS)}
     deps: [stages, requirements.lock]
-    outs: [code.lock.yaml: {cache: false}]
+    outs: [code.lock.yaml: {{cache: false}}]
 """
-"""Of a dvc.yaml that a test writes: the stage without which the guard runs no other."""
+"""The same as a stage, for a dvc.yaml that a test writes."""
 
 LONGEST = ["test_invalidation", "test_policy", "test_sharing", "test_smoke", "test_chaos"]
 """Begun first, the first of them while the smoke profile runs for the others: else one worker is alone at the end."""

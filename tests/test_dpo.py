@@ -12,7 +12,7 @@ import torch
 from stages import chat
 from stages.pairs import history as history_stage
 from stages.pairs import offline
-from stages.training import checkpoints, digest, dpo, lora, reference, watch
+from stages.training import checkpoints, digest, dpo, lora, objectives, reference, watch
 from tests.conftest import bring_tiny_model, pairs
 from tests.test_models import settings, train_dpo, weights
 
@@ -84,20 +84,26 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tiny_model, another, hist
         train(settings(runtime), another, tiny_model, history, tmp_path / "out")
 
 
-def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_drop():
-    long = {"id": "x", "prompt_ids": [1] * 8, "chosen_ids": [2], "rejected_ids": [3]}
-    with pytest.raises(
-        ValueError,
-        match=r"pair x: its prompt alone has 8 tokens, dpo.max_tokens = 8 leaves no room.*raise dpo.max_tokens",
-    ):
-        dpo.fitting([long], 8)
-    with pytest.raises(ValueError, match=r"no pair of 1 fits dpo\.max_tokens = 8"):
-        dpo.fitting([long | {"prompt_ids": [1] * 7, "rejected_ids": [3] * 2}], 8)
+def test_a_prompt_that_leaves_no_room_is_an_error_and_a_long_answer_a_counted_drop(tiny_model, history):
+    tokenizer, rows = chat.load_tokenizer(tiny_model), pq.read_table(history).to_pylist()
+    known = [dpo.tokenize(tokenizer, row) for row in rows]
+    lengths = [objectives.length(pair) for pair in known]
+    read = tiny_model, history, tiny_model, digest.model(tiny_model)
+    prompt, limit = len(known[0]["prompt_ids"]), min(lengths)
+    rule = f"pair 0: its prompt alone has {prompt} tokens, dpo.max_tokens = {prompt} leaves no room.*raise dpo.max_tok"
+    with pytest.raises(ValueError, match=rule):
+        dpo.fitting(*read, prompt)
+    kept, long = dpo.fitting(*read, limit)
+    short = [pair | {"length": limit} for pair, length in zip(known, lengths, strict=True) if length == limit]
+    assert kept.to_list() == short and long == len(rows) - len(short) > 0
+    pq.write_table(pq.read_table(history).take([lengths.index(max(lengths))]), history)
+    with pytest.raises(ValueError, match=rf"no pair of 1 fits dpo\.max_tokens = {limit}; raise it"):
+        dpo.fitting(*read, limit)
 
 
 def test_the_account_names_the_pairs_left_out_and_tells_the_last_step():
     log = [{"loss": 0.7}, {"loss": 0.51236, "rewards/accuracies": 0.75, "rewards/margins": 1.25}]
-    assert dpo.account(5, 4, "abc", log, [[1, 0.7], [2, 0.51236]]) == {
+    assert dpo.account(4, 1, "abc", log, [[1, 0.7], [2, 0.51236]]) == {
         "rows_in": 5,
         "rows_out": 4,
         "drops": {"over_max_tokens": 1},

@@ -11,7 +11,7 @@ import pytest
 
 from stages.guard import launch
 from stages.guard.refusal import Refusal
-from tests.conftest import guard
+from tests.conftest import KEYS, guard
 
 STAGE = """
 import json, os, time
@@ -49,7 +49,6 @@ import subprocess, sys
 assert sys.argv[1:3] == ["-o", "BatchMode=yes"] and sys.argv[3] == "other"
 sys.exit(subprocess.run(["sh", "-c", sys.argv[4]], env={{"PATH": "/usr/bin:/bin"}}).returncode)
 """
-FINGERPRINT = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml".split()
 TRAIN = ("dpo", "--source", "source", "--out", "out/a.txt")
 
 
@@ -62,7 +61,7 @@ def nodes(clone: Path) -> tuple[Path, dict[str, str]]:
         assert old in params
         params = params.replace(old, new, 1)
     (clone / "params.yaml").write_text(params, encoding="utf-8")
-    guard(clone, *FINGERPRINT)
+    guard(clone, *KEYS)
     (clone / "source").write_text("pass")
     (clone / "hosts").write_text(f"{socket.gethostname()}\nother\n")
     (clone / "bin").mkdir()
@@ -104,7 +103,9 @@ def test_a_process_that_hangs_ends_the_training_by_a_time_out_and_with_one_line(
 def test_a_node_with_other_code_is_refused(nodes, monkeypatch):
     folder, _ = nodes
     done = guard(folder, "--rank=another", *TRAIN, RANK="1", LOCAL_RANK="0")
-    assert done.stderr.strip().endswith("has another code or lock than the first node; bring it to its commit")
+    assert done.stderr.strip().endswith(
+        "is another than where the stage was started; bring this node to the same commit"
+    )
 
 
 def test_nodes_that_are_not_known_or_too_few_are_refused(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def settings(runtime, **changes):
         seed=1,
         dtype="float32",
         runtime=runtime,
-        sft=SimpleNamespace(**({"rows": None} | section)),
+        sft=SimpleNamespace(**({"rows": None, "turns": "last", "packing": False} | section)),
         dpo=SimpleNamespace(**(section | LOSS | changes)),
         reward_model=SimpleNamespace(**(reward | section)),
         preference_model=SimpleNamespace(**({"layers": None, "packing": False} | section)),
@@ -152,7 +152,7 @@ def test_the_order_of_rows_is_the_one_that_transformers_would_draw(tiny_model, h
     files = {"curve": tmp_path / "c.csv", "metrics": tmp_path / "c.json"}
     pq.write_table(table := pq.read_table(history).slice(0, rows), history)
     sft.main(params, tiny_model, history, policy=tmp_path / "ours", **files)
-    tokens = [sft.tokenize(tokenizer, row) for row in table.to_pylist() if row["chosen_finished"]]
+    tokens = [sft.tokenize(tokenizer, row, "last") for row in table.to_pylist() if row["chosen_finished"]]
     args = SFTConfig(**harness.arguments(params.sft, params, len(tokens)))
     network = AutoModelForCausalLM.from_pretrained(tiny_model, **harness.model_options())
     trainer = SFTTrainer(network, args=args, train_dataset=Dataset.from_list(tokens), processing_class=tokenizer)
@@ -260,7 +260,9 @@ def fates(number: int) -> list[dict]:
 def test_demonstrations_are_left_out_by_name_and_add_up(tiny_model, tmp_path):
     """Of six answers one was cut off, one stands behind the first four that were not, one of those is too long."""
     pq.write_table(pa.Table.from_pylist(fates(6)), tmp_path / "shown.parquet")
-    rows, drops = sft.chosen(tiny_model, tmp_path / "shown.parquet", SimpleNamespace(rows=4, max_tokens=60))
+    rows, drops = sft.chosen(
+        tiny_model, tmp_path / "shown.parquet", SimpleNamespace(rows=4, turns="last", max_tokens=60)
+    )
     assert drops == {"unfinished": 1, "over_rows": 1, "over_max_tokens": 1}
     assert harness.account(len(rows), drops, [[1, 0.5], [2, 0.25]]) == {
         "rows_in": 6,
@@ -294,6 +296,7 @@ def test_every_training_accounts_for_its_rows_and_its_curve(tiny_model, runtime,
     assert facts["s"]["drops"] == {"unfinished": 1, "over_rows": 0, "over_max_tokens": 1}
     assert facts["r"]["drops"] == {"over_max_tokens": 1, "validation": held} and 0 < held < 8
     assert facts["p"]["drops"] == {"over_max_tokens": 1} and facts["p"]["packed_rows"] == 11
+    assert facts["s"]["packed_rows"] == facts["s"]["answers"] == 10
     for name, fact in facts.items():
         used = {"s": 10, "r": 11 - held, "p": 11}[name]
         assert fact["rows_in"] == 12 and fact["rows_out"] == used and fact["steps"] == 2 * math.ceil(used / 4)

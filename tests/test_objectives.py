@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,12 +25,12 @@ def pair(name: str, prompt: int = 1, chosen: int = 1, rejected: int = 1) -> obje
         "prompt_ids": [1] * prompt,
         "chosen_ids": [2] * chosen,
         "rejected_ids": [3] * rejected,
-        "name": name,
+        "length": prompt + max(chosen, rejected),
     }
 
 
 def test_the_rows_of_a_step_are_named_over_epochs():
-    pairs = [pair(str(i)) for i in range(5)]
+    pairs = Dataset.from_list([pair(str(i)) for i in range(5)])
     ids = objectives.rows_of(SimpleNamespace(loss=["sigmoid"], global_batch_rows=2), pairs, 1)
     assert [len(ids(step)) for step in range(1, 7)] == [2, 2, 1, 2, 2, 1]
     for epoch in ((1, 2, 3), (4, 5, 6)):

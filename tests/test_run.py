@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stages.guard import fingerprint, options
-from tests.conftest import guard
+from tests.conftest import KEYS, guard
 
 STAGE = """
 import json, os, subprocess, sys, time
@@ -29,14 +29,11 @@ def main(params: Any, source: Path, *, out: Path, metrics: Path) -> None:
 """
 
 
-FINGERPRINT = "guard.fingerprint --code stages --packages requirements.lock --keys code.lock.yaml".split()
-
-
 @pytest.fixture
 def scratch(clone: Path) -> Path:
     """A clone with one more stage, `probe`, whose input is the code it runs."""
     (clone / "stages/probe.py").write_text(STAGE)
-    guard(clone, *FINGERPRINT)
+    guard(clone, *KEYS)
     (clone / "out").mkdir()
     (clone / "source").write_text("pass")
     return clone
@@ -125,7 +122,7 @@ def test_a_package_that_only_libraries_would_import_is_left_out_unless_the_stage
     stage = scratch / "stages/probe.py"
     for imported, found in (("", "False"), ("import sklearn\n", "True")):
         stage.write_text(imported + STAGE)
-        guard(scratch, *FINGERPRINT)
+        guard(scratch, *KEYS)
         (scratch / "source").write_text("import importlib.util; print(importlib.util.find_spec('sklearn') is not None)")
         done = guard(scratch, *PROBE)
         assert (done.returncode, done.stdout) == (0, f"{found}\n"), done.stderr

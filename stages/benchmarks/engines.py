@@ -8,12 +8,8 @@ from stages.sampling import engine
 
 def sampler(params: Any, model: Path, longest: int, max_tokens: int) -> engine.Sampler:
     """Describe the worker; `longest` is the most tokens that a question and its answer can have."""
-    runtime = params.runtime
-    layout = engine.Layout(
-        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.gpus_per_worker
-    )
-    thinking = params.generate.thinking
-    return engine.Sampler(model, params.dtype, params.seed, max_tokens, longest, False, thinking, layout)
+    machine, thinking = engine.layout(params.runtime), params.generate.thinking
+    return engine.Sampler(model, params.dtype, params.seed, max_tokens, longest, False, thinking, machine)
 
 
 def context(model: Path) -> int:

@@ -4,6 +4,7 @@ Errors  Refusal, one line for the user; ValueError where a file itself is at fau
 """
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def check_code(stage: str) -> None:
         )
     for name, locked, installed in packages.unlike_the_lock(fingerprint.packages(stage, ROOT), ROOT):
         raise Refusal(f"{name} {locked} is locked, {installed or 'none'} is installed; run `make setup`")
+
+
+def check_node(stage: str, key: str) -> None:
+    """A process on this node would run what was started, whose key is `key`."""
+    check_code(stage)
+    if fingerprint.key(stage, ROOT) != key:
+        told = "its code or its requirements.lock is another than where the stage was started"
+        raise Refusal(f"{socket.gethostname()}: {told}; bring this node to the same commit")
 
 
 def state(inputs: list[Path]) -> State:

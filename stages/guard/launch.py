@@ -102,11 +102,7 @@ def one_of_several(key: str, stage: str, argv: list[str]) -> None:
     from stages.guard.params import load
 
     if os.environ["LOCAL_RANK"] == "0":
-        checks.check_code(stage)
-        if fingerprint.key(stage, ROOT) != key:
-            raise Refusal(
-                f"{socket.gethostname()} has another code or lock than the first node; bring it to its commit"
-            )
+        checks.check_node(stage, key)
     if os.environ["RANK"] != "0":
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for good): one summary line per stage
     module = importlib.import_module(f"stages.{stage}")

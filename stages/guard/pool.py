@@ -60,10 +60,7 @@ class Worker:
         quiet.loggers()
         lean.leave_out(fingerprint.packages(self.stage, checks.ROOT))
         with readable():
-            checks.check_code(self.stage)
-            if fingerprint.key(self.stage, checks.ROOT) != self.key:
-                there = "its code or its requirements.lock is another than where the stage was started"
-                raise Refusal(f"{self.name()}: {there}; bring the node to the same commit")
+            checks.check_node(self.stage, self.key)
             self.work = self.worker.load()
 
     def finish(self, chunk: rows.Chunk) -> list[dict]:

@@ -36,6 +36,12 @@ class Layout(NamedTuple):
     gpus: int
 
 
+def layout(runtime: Any) -> Layout:
+    return Layout(
+        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.gpus_per_worker
+    )
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A worker: rows of prompt, temperature and seed to completions.
@@ -93,12 +99,9 @@ def sampler(model: Path, prompts: list[list[chat.Message]], params: Any, with_lo
     from transformers import AutoConfig
 
     context = AutoConfig.from_pretrained(model, local_files_only=True).max_position_embeddings
-    tokens, thinking, runtime = params.generate.max_new_tokens, params.generate.thinking, params.runtime
+    tokens, thinking, machine = params.generate.max_new_tokens, params.generate.thinking, layout(params.runtime)
     longest = longest_row(chat.load_tokenizer(model), prompts, context, tokens)
-    layout = Layout(
-        runtime.engine_sequences, runtime.engine_memory_share, runtime.engine_cpu_cache_gib, runtime.gpus_per_worker
-    )
-    return Sampler(model, params.dtype, params.seed, tokens, longest, with_logprob, thinking, layout)
+    return Sampler(model, params.dtype, params.seed, tokens, longest, with_logprob, thinking, machine)
 
 
 def row_seed(*parts: object) -> int:
@@ -147,13 +150,17 @@ def engine_options(layout: Layout, longest: int) -> dict[str, Any]:
 
 
 def start_engine(worker: Sampler) -> Any:
-    """A vLLM engine in this process, deaf to the network and to remote code."""
+    """A vLLM engine in this process, deaf to the network and to remote code, and the only one: what an earlier one
+    left is let go of first, since a GPU's memory has no room for two.
+    """
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(worker.layout.cpu_cache_gib)
     from vllm import LLM
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+    cleanup_dist_env_and_memory()
     options = engine_options(worker.layout, worker.longest)
     return LLM(
         str(worker.model),

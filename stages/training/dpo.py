@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from stages import chat
-from stages.training import digest, harness, lora, objectives, quantized
+from stages.training import digest, harness, lora, objectives, quantized, tokens
 
 DISTRIBUTED = True
 
@@ -38,19 +38,31 @@ HALF = "half"
 AGAIN = "run reference again"
 
 
-def check_reference(rows: list[dict], pairs: list[objectives.Pair], reference: Path, in_4_bits: bool) -> str:
-    """The digest of the reference. Raises ValueError for a pair whose log-probabilities are by another model or of
-    other tokens.
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt_ids", tokens.IDS),
+        ("chosen_ids", tokens.IDS),
+        ("rejected_ids", tokens.IDS),
+        ("ref_chosen_logps", pa.float64()),
+        ("ref_rejected_logps", pa.float64()),
+        ("length", pa.int32()),  # tokens of prompt and longer side
+    ]
+)
+COLUMNS = ["id", "prompt", "chosen", "chosen_finished", "rejected", "rejected_finished", "made_in"]
+COLUMNS += ["ref_chosen_logps", "ref_rejected_logps", "ref_model", "ref_tokens"]
+
+
+def check_reference(row: dict, pair: objectives.Pair, reference: Path, wanted: str) -> None:
+    """Raise ValueError for a pair whose log-probabilities are by another model than the reference, whose digest is
+    `wanted`, or of other tokens.
     """
-    wanted = digest.model(reference, in_4_bits)
-    for row, pair in zip(rows, pairs, strict=True):
-        if row["ref_model"] != wanted:
-            told = f"by a model with digest {row['ref_model']}, {reference} has {wanted}"
-            raise ValueError(f"pair {row['id']}: its log-probabilities are {told}; {AGAIN}")
-        if row["ref_tokens"] != digest.tokens(pair):
-            told = "of another prompt or other answers, or of a template that wrote other tokens"
-            raise ValueError(f"pair {row['id']} of {row['made_in']}: its log-probabilities are {told}; {AGAIN}")
-    return wanted
+    if row["ref_model"] != wanted:
+        told = f"by a model with digest {row['ref_model']}, {reference} has {wanted}"
+        raise ValueError(f"pair {row['id']}: its log-probabilities are {told}; {AGAIN}")
+    if row["ref_tokens"] != digest.tokens(pair):
+        told = "of another prompt or other answers, or of a template that wrote other tokens"
+        raise ValueError(f"pair {row['id']} of {row['made_in']}: its log-probabilities are {told}; {AGAIN}")
 
 
 def check_vocabulary(model: Path, reference: Path) -> Any:
@@ -73,19 +85,28 @@ def tokenize(tokenizer: Any, row: dict) -> objectives.Pair:
     return kept | chat.pair_ids(tokenizer, row)
 
 
-def fitting(pairs: list[objectives.Pair], max_tokens: int) -> list[objectives.Pair]:
-    """The pairs that need no cutting. Raises ValueError for a prompt that leaves no room for any answer, or where no
-    pair is left.
+def sort(tokenizer: Any, row: dict, reference: Path, wanted: str, longest: int) -> tuple[str, dict]:
+    """A pair, tokenized, and whether it needs no cutting.
+
+    Raises ValueError for one that is not of the reference, or whose prompt leaves no room for any answer.
     """
-    for pair in pairs:
-        tokens = len(pair["prompt_ids"])
-        if tokens >= max_tokens:
-            rule = f"its prompt alone has {tokens} tokens, dpo.max_tokens = {max_tokens} leaves no room for an answer"
-            raise ValueError(f"pair {pair['id']}: {rule}; raise dpo.max_tokens or shorten the prompt")
-    short = [pair for pair in pairs if objectives.length(pair) <= max_tokens]
-    if not short:
-        raise ValueError(f"no pair of {len(pairs)} fits dpo.max_tokens = {max_tokens}; raise it")
-    return short
+    pair = tokenize(tokenizer, row)
+    check_reference(row, pair, reference, wanted)
+    length, asked = objectives.length(pair), len(pair["prompt_ids"])
+    if asked >= longest:
+        rule = f"its prompt alone has {asked} tokens, dpo.max_tokens = {longest} leaves no room for an answer"
+        raise ValueError(f"pair {pair['id']}: {rule}; raise dpo.max_tokens or shorten the prompt")
+    return ("over_max_tokens", {}) if length > longest else ("train", pair | {"length": length})
+
+
+def fitting(model: Path, history: Path, reference: Path, wanted: str, max_tokens: int) -> tuple[Any, int]:
+    """The pairs to train on, in order, and how many are too long. Raises ValueError where all are."""
+    rule = partial(sort, reference=reference, wanted=wanted, longest=max_tokens)
+    found = tokens.of_file(history, COLUMNS, model, rule, {"train": SCHEMA})
+    pairs, long = found.sets["train"], found.drops["over_max_tokens"]
+    if long and not len(pairs):
+        raise ValueError(f"no pair of {long} fits dpo.max_tokens = {max_tokens}; raise it")
+    return pairs, long
 
 
 def load(model: Path, dtype: str, in_4_bits: bool) -> Any:
@@ -113,17 +134,15 @@ def keep_half(trainer: Any, tokenizer: Any, dtype: str) -> Path:
     return folder
 
 
-def account(pairs: int, used: int, reference: str, log: list[dict], curve: list[list[float]]) -> dict[str, Any]:
-    """The stage's metrics: of so many pairs, those short enough to train on; `log` is the trainer's, one entry per
-    step.
-    """
-    facts = harness.account(used, {"over_max_tokens": pairs - used}, curve) | {"reference": reference}
+def account(used: int, long: int, reference: str, log: list[dict], curve: list[list[float]]) -> dict[str, Any]:
+    """The stage's metrics: so many pairs trained on, so many too long; `log` is the trainer's, one entry per step."""
+    facts = harness.account(used, {"over_max_tokens": long}, curve) | {"reference": reference}
     last = log[-1] if log else {}
     names = {"loss": "loss", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
     return facts | {name: round(last[key], 4) for key, name in names.items() if key in last}
 
 
-def train(params: Any, model: Path, reference: Path, pairs: list[objectives.Pair], tokenizer: Any) -> Any:
+def train(params: Any, model: Path, reference: Path, pairs: Any, tokenizer: Any) -> Any:
     """The trainer, when it has trained `model` on the pairs, and the folder of the half-trained policy or None."""
     section, dtype = params.dpo, params.dtype
     mine, its = (partial(load, folder, dtype, section.quantized) for folder in (model, reference))
@@ -139,16 +158,14 @@ def train(params: Any, model: Path, reference: Path, pairs: list[objectives.Pair
 def main(
     params: Any, model: Path, sampled: Path, reference: Path, history: Path, *, policy: Path, curve: Path, metrics: Path
 ) -> None:
-    section, rows = params.dpo, pq.read_table(history).to_pylist()
-    tokenizer = check_vocabulary(model, reference)
-    tokenized = [tokenize(tokenizer, row) for row in rows]
-    of = check_reference(rows, tokenized, reference, section.quantized)
-    if not rows:
+    section, tokenizer = params.dpo, check_vocabulary(model, reference)
+    of = digest.model(reference, section.quantized)
+    pairs, long = fitting(model, history, reference, of, section.max_tokens)
+    if not len(pairs):
         for folder in (policy, policy / HALF) if section.half else (policy,):
             harness.untrained(sampled, folder, curve)
         metrics.write_text(json.dumps(account(0, 0, of, [], []), indent=2) + "\n", encoding="utf-8")
         return print(f"dpo: no new pairs, the run was stopped; {policy.name} is {sampled} as it was")
-    pairs = fitting(tokenized, section.max_tokens)
     objectives.check_layout(section, params.runtime, len(pairs))
     trainer, half = train(params, model, reference, pairs, tokenizer)
     if section.lora_rank:
@@ -159,8 +176,8 @@ def main(
         shutil.copytree(half, policy / HALF)
     harness.write_curve(trainer, curve)
     log = [step for step in trainer.state.log_history if "loss" in step]
-    facts = account(len(rows), len(pairs), of, log, harness.losses(trainer))
+    facts = account(len(pairs), long, of, log, harness.losses(trainer))
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     fell = f"loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}"
-    told = f"{len(pairs)} of {len(rows)} pairs of at most {section.max_tokens} tokens, {len(log)} steps"
+    told = f"{len(pairs)} of {len(pairs) + long} pairs of at most {section.max_tokens} tokens, {len(log)} steps"
     print(f"dpo: {told}, {fell}, reference {reference} ({of[:8]})")

@@ -13,7 +13,9 @@ from typing import Any
 from stages.training import losses, steps
 
 Pair = dict[str, Any]
-"""id, prompt_ids, chosen_ids, rejected_ids (lists of token ids), ref_chosen_logps, ref_rejected_logps (nats)."""
+"""id, prompt_ids, chosen_ids, rejected_ids (lists of token ids), ref_chosen_logps, ref_rejected_logps (nats), and in a
+data set of pairs length (tokens of prompt and longer side).
+"""
 
 
 def reads_reference_model(section: Any) -> bool:
@@ -49,18 +51,18 @@ def length(pair: Pair) -> int:
     return len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"]))
 
 
-def rows_of(section: Any, pairs: list[Pair], seed: int) -> Callable[[int], list[str]]:
+def rows_of(section: Any, pairs: Any, seed: int) -> Callable[[int], list[str]]:
     """The ids of the pairs of an optimiser step, counted from 1; KTO goes through its rows in the same order in every
     epoch.
     """
     batch = section.global_batch_rows
     steps_per_epoch = -(-len(pairs) // batch)
-    lengths = [length(pair) for pair in pairs]
+    lengths, names = pairs["length"][:], pairs["id"][:]
 
     def ids(step: int) -> list[str]:
         epoch, k = divmod(step - 1, steps_per_epoch)
         drawn = steps.order(lengths, batch, seed, 0 if "kto" in section.loss else epoch)
-        return [pairs[i]["id"] for i in drawn[k * batch : (k + 1) * batch]]
+        return [names[i] for i in drawn[k * batch : (k + 1) * batch]]
 
     return ids
 
@@ -68,28 +70,27 @@ def rows_of(section: Any, pairs: list[Pair], seed: int) -> Callable[[int], list[
 def trainer(
     section: Any,
     arguments: dict,
-    pairs: list[Pair],
+    pairs: Any,
     tokenizer: Any,
     load: Callable[[], Any],
     load_reference: Callable[[], Any] | None,
     adapter: Any,
 ) -> Any:
-    """The trainer of the losses in `section`; `adapter` is a peft config or None.
+    """The trainer of the losses in `section` on a data set of pairs; `adapter` is a peft config or None.
 
     The models are loaded when the trainer's settings are there: ZeRO-3 then parts their weights as they are read.
     """
     from datasets import Dataset
 
-    named = set(section.loss)
-    rows = [pair | {"length": length(pair)} for pair in pairs]
+    named, rows = set(section.loss), pairs
     if "kto" in named:
         kind, settings = kto(section, arguments)
-        rows = unpaired(pairs, section.global_batch_rows, arguments["seed"])
+        rows = Dataset.from_list(unpaired(pairs, section.global_batch_rows, arguments["seed"]))
     elif named & losses.REFERENCE_FREE:
         kind, settings = reference_free(section, arguments)
     else:
         kind, settings = direct(section, arguments, load_reference is not None)
-    data = steps.filled(Dataset.from_list(rows), settings)
+    data = steps.filled(rows, settings)
     more = {"args": settings, "processing_class": tokenizer, "peft_config": adapter}
     if not named & losses.REFERENCE_FREE:
         more["ref_model"] = load_reference() if load_reference else None
@@ -161,11 +162,12 @@ def reference_free(section: Any, arguments: dict) -> tuple[Callable, Any]:
     return Cpo, CPOConfig(**base, **kind, label_smoothing=section.label_smoothing)
 
 
-def unpaired(pairs: list[Pair], batch: int, seed: int) -> list[dict]:
+def unpaired(pairs: Any, batch: int, seed: int) -> list[dict]:
     """Both sides of every pair as rows of their own, in a fixed shuffle; each batch's chosen sides stand before its
     rejected ones.
 
-    The baseline of a row is of its neighbour's answer (KL_completion_ids), which belongs to another prompt.
+    The baseline of a row is of its neighbour's answer (KL_completion_ids), which belongs to another prompt. These rows
+    are held as lists, as none of the other losses' are.
     """
     rows: list[dict] = []
     drawn = steps.order([0] * len(pairs), batch, seed, 0)

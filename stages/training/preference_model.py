@@ -16,12 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from stages import chat
 from stages.signals import pairwise
-from stages.training import harness, steps, tokens
+from stages.training import harness, labelled, tokens
 
 DISTRIBUTED = True
 
@@ -42,9 +39,6 @@ def tokenize(tokenizer: Any, row: dict, letters: tuple[int, int], seed: int) -> 
     return {"input_ids": [*question, letter], "labels": [-100] * len(question) + [letter]}
 
 
-SCHEMA = pa.schema({"input_ids": tokens.IDS, "labels": tokens.IDS})
-
-
 def sort(tokenizer: Any, row: dict, seed: int, longest: int) -> tuple[str, dict]:
     """A comparison, tokenized, and whether it is to train on or over `longest` tokens."""
     asked = tokenize(tokenizer, row, pairwise.letters(tokenizer), seed)
@@ -54,30 +48,23 @@ def sort(tokenizer: Any, row: dict, seed: int, longest: int) -> tuple[str, dict]
 def shown(model: Path, train: Path, section: Any, seed: int) -> tuple[Any, int]:
     """The comparisons to train on, and how many are too long. Raises ValueError where none is left."""
     rule = partial(sort, seed=seed, longest=section.max_tokens)
-    with pq.ParquetFile(train) as file:
-        number = file.metadata.num_rows
-        batches = file.iter_batches(tokens.BATCH, columns=["id", "prompt", "chosen", "rejected"])
-        found = tokens.once(batches, number, model, rule, {"train": SCHEMA})
+    columns, parts = ["id", "prompt", "chosen", "rejected"], {"train": labelled.SCHEMA}
+    found = tokens.of_file(train, columns, model, rule, parts)
+    long = found.drops["over_max_tokens"]
     if not len(found.sets["train"]):
         limit = f"preference_model.max_tokens = {section.max_tokens}"
-        raise ValueError(f"no comparison of {number} fits {limit}; raise it")
-    return found.sets["train"], found.drops.get("over_max_tokens", 0)
+        raise ValueError(f"no comparison of {long} fits {limit}; raise it")
+    return found.sets["train"], long
 
 
 def main(params: Any, model: Path, train: Path, *, preference: Path, curve: Path, metrics: Path) -> None:
     from transformers import AutoModelForCausalLM
-    from trl import SFTConfig, SFTTrainer, pack_dataset
-
-    class Trainer(steps.Ordered, SFTTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.preference_model
     short, long = shown(model, train, section, params.seed)
-    packed = pack_dataset(short, section.max_tokens, "bfd") if section.packing else short
-    ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    settings = SFTConfig(**(harness.arguments(section, params, len(packed)) | ready))
-    network = harness.first_layers(AutoModelForCausalLM, model, section.layers, "preference_model.layers")
-    filled = steps.filled(packed, settings)
-    trainer = Trainer(network, args=settings, train_dataset=filled, processing_class=tokenizer)
+    packed = labelled.packed(short, section)
+    load = partial(harness.first_layers, AutoModelForCausalLM, model, section.layers, "preference_model.layers")
+    trainer = labelled.trainer(params, section, packed, tokenizer, load)
     harness.train(trainer, params)
     harness.save(trainer, tokenizer, preference, params.dtype)
     harness.write_curve(trainer, curve)

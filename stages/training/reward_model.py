@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from stages import chat
 from stages.training import harness, steps, tokens
@@ -58,13 +57,10 @@ def parted(model: Path, train: Path, section: Any) -> tokens.Parts:
     schema = pa.schema(kept | {"margin": pa.float64()} if section.margin else kept)
     share = section.validation_share if section.evaluations else 0.0
     rule = partial(sort, margin=section.margin, longest=section.max_tokens, held=share)
-    with pq.ParquetFile(train) as file:
-        number = file.metadata.num_rows
-        batches = file.iter_batches(tokens.BATCH, columns=columns)
-        found = tokens.once(batches, number, model, rule, {"train": schema, "validation": schema})
+    found = tokens.of_file(train, columns, model, rule, {"train": schema, "validation": schema})
     short, held = (len(found.sets[name]) for name in ("train", "validation"))
     if not short or (section.evaluations and not held):
-        told = f"{short} pairs to train on and {held} to validate, of {number}"
+        told = f"{short} pairs to train on and {held} to validate, of {short + held + found.drops.total()}"
         limit = f"reward_model.max_tokens = {section.max_tokens}"
         remedy = f"raise {limit} or reward_model.validation_share = {section.validation_share}"
         raise ValueError(f"{told}; {remedy}")
@@ -121,7 +117,7 @@ def main(params: Any, model: Path, train: Path, member: int, *, reward: Path, cu
     harness.train(trainer, params)
     harness.save(trainer, tokenizer, reward, params.dtype)
     harness.write_curve(trainer, curve)
-    drops = {"over_max_tokens": drops.get("over_max_tokens", 0), "validation": len(held)}
+    drops = {"over_max_tokens": drops["over_max_tokens"], "validation": len(held)}
     facts = harness.account(len(short), drops, harness.losses(trainer))
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     last = facts["curve"][-1][1]

@@ -2,9 +2,13 @@
 
 Reads   model: the base model; demonstrations: prompt, chosen, chosen_finished
 Writes  policy/: the model folder of pi_0; curve: one CSV row per optimiser step; metrics: rows in, trained on and
-        left out by name, [step, loss] of every step
-Params  sft.rows, learning_rate, epochs, global_batch_rows, warmup_share, max_tokens; dtype, seed
-Source  RLHF Workflow, arXiv 2405.07863, section 4.1; the loss counts the answer's tokens only
+        left out by name, the rows that they are packed into, tokens, those learnt, the answers that these are, [step,
+        loss] of every step
+Params  sft.rows, turns (last: the answer alone; all: what the assistant said before it too), packing (rows joined up to
+        max_tokens, none seeing another), learning_rate, epochs, global_batch_rows (packed ones count as one),
+        warmup_share, max_tokens (of a whole conversation); dtype, seed
+Source  RLHF Workflow, arXiv 2405.07863, section 4.1: packed to 8192 tokens, every turn; the loss counts the
+        assistant's tokens only
 
 An answer that did not end by itself teaches no end, so it is left out (`unfinished`); so is what stands behind the
 first sft.rows that did (`over_rows`), and what is longer than sft.max_tokens (`over_max_tokens`). With sft.rows = 0
@@ -12,35 +16,51 @@ nothing is trained, and pi_0 is the base model, byte for byte: an instruct model
 """
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
-from stages.training import harness, steps, tokens
+from stages.training import harness, labelled, tokens
 
 DISTRIBUTED = True
 
 
-def tokenize(tokenizer: Any, row: dict) -> dict[str, list[int]]:
-    """input_ids and labels of one demonstration, -100 on the prompt."""
+def earlier(tokenizer: Any, prompt: list[chat.Message], ids: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Where in a prompt's ids the assistant's answers stand, and their ids.
+
+    One that the template writes otherwise there than it is sampled, as Qwen 3's takes earlier thoughts out, is not
+    among them: it would teach what no sampler asks for.
+    """
+    for k in range(1, len(prompt)):
+        if [message["role"] for message in prompt[k - 1 : k + 1]] == ["user", "assistant"]:
+            asked = chat.prompt_ids(tokenizer, prompt[:k])
+            said = chat.completion_ids(tokenizer, prompt[k]["content"], finished=True)
+            if ids[: len(asked) + len(said)] == asked + said:
+                yield len(asked), said
+
+
+def tokenize(tokenizer: Any, row: dict, turns: str) -> dict[str, list[int]]:
+    """input_ids and labels of one demonstration, -100 on all that the assistant did not say; with `turns` last, on the
+    whole prompt.
+    """
     prompt = chat.prompt_ids(tokenizer, row["prompt"])
     answer = chat.completion_ids(tokenizer, row["chosen"][0]["content"], row["chosen_finished"])
-    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+    labels = [-100] * len(prompt) + answer
+    for start, said in earlier(tokenizer, row["prompt"], prompt) if turns == "all" else ():
+        labels[start : start + len(said)] = said
+    return {"input_ids": prompt + answer, "labels": labels}
 
 
-SCHEMA = pa.schema({"input_ids": tokens.IDS, "labels": tokens.IDS})
-
-
-def sort(tokenizer: Any, row: dict, longest: int) -> tuple[str, dict]:
+def sort(tokenizer: Any, row: dict, turns: str, longest: int) -> tuple[str, dict]:
     """A demonstration, tokenized, and whether it is to train on, or why not."""
     if not row["chosen_finished"]:
         return "unfinished", {}
-    shown = tokenize(tokenizer, row)
+    shown = tokenize(tokenizer, row, turns)
     return ("over_max_tokens", {}) if len(shown["input_ids"]) > longest else ("train", shown)
 
 
@@ -49,41 +69,44 @@ def chosen(model: Path, demonstrations: Path, section: Any) -> tuple[Any, dict[s
     finished = pq.read_table(demonstrations, columns=["chosen_finished"])["chosen_finished"].to_numpy()
     ended = np.flatnonzero(finished)
     wanted = ended[: section.rows]
-    with pq.ParquetFile(demonstrations) as file:
-        batches = file.iter_batches(tokens.BATCH, columns=["prompt", "chosen", "chosen_finished"])
-        rule, until = partial(sort, longest=section.max_tokens), int(max(wanted, default=-1)) + 1
-        found = tokens.once(batches, until, model, rule, {"train": SCHEMA})
+    rule, until = partial(sort, turns=section.turns, longest=section.max_tokens), int(max(wanted, default=-1)) + 1
+    columns, parts = ["prompt", "chosen", "chosen_finished"], {"train": labelled.SCHEMA}
+    found = tokens.of_file(demonstrations, columns, model, rule, parts, until)
     if not len(found.sets["train"]):
         raise ValueError(f"no answer of {len(wanted)} fits sft.max_tokens = {section.max_tokens}; raise it")
     drops = {
         "unfinished": len(finished) - len(ended),
         "over_rows": len(ended) - len(wanted),
-        "over_max_tokens": found.drops.get("over_max_tokens", 0),
+        "over_max_tokens": found.drops["over_max_tokens"],
     }
     return found.sets["train"], drops
 
 
+def untrained(model: Path, demonstrations: Path, policy: Path, curve: Path, metrics: Path) -> None:
+    left = pq.read_metadata(demonstrations).num_rows
+    harness.untrained(model, policy, curve)
+    metrics.write_text(json.dumps(harness.account(0, {"over_rows": left}, []), indent=2) + "\n", encoding="utf-8")
+    print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {left} demonstrations are left out")
+
+
 def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve: Path, metrics: Path) -> None:
     if params.sft.rows == 0:
-        left = pq.read_metadata(demonstrations).num_rows
-        harness.untrained(model, policy, curve)
-        facts = harness.account(0, {"over_rows": left}, [])
-        metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        return print(f"sft: pi_0 is {model} as it is, since sft.rows = 0; {left} demonstrations are left out")
+        return untrained(model, demonstrations, policy, curve, metrics)
     from transformers import AutoModelForCausalLM
-    from trl import SFTConfig, SFTTrainer
-
-    class Trainer(steps.Ordered, SFTTrainer): ...
 
     tokenizer, section = chat.load_tokenizer(model), params.sft
     rows, drops = chosen(model, demonstrations, section)
-    settings = SFTConfig(**harness.arguments(section, params, len(rows)))
-    data = steps.filled(rows, settings)
-    network = AutoModelForCausalLM.from_pretrained(model, **harness.model_options())
-    trainer = Trainer(network, args=settings, train_dataset=data, processing_class=tokenizer)
+    packed = labelled.packed(rows, section)
+    load = partial(AutoModelForCausalLM.from_pretrained, model, **harness.model_options())
+    trainer = labelled.trainer(params, section, packed, tokenizer, load)
     harness.train(trainer, params)
     harness.save(trainer, tokenizer, policy, params.dtype)
     harness.write_curve(trainer, curve)
-    facts = harness.account(len(rows), drops, harness.losses(trainer))
+    learnt, losses = labelled.learnt(rows), harness.losses(trainer)
+    facts = harness.account(len(rows), drops, losses) | {"packed_rows": len(packed)} | learnt
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(f"sft: {len(rows)} answers, left out {drops}, loss {facts['curve'][0][1]:.3f} first")
+    per_step = learnt["tokens"] * section.epochs / len(losses)
+    told = (
+        f"{learnt['answers']} answers of {len(rows)} conversations in {len(packed)} rows, {per_step:,.0f} tokens a step"
+    )
+    print(f"sft: {told}, left out {drops}, loss {losses[0][1]:.3f} first")

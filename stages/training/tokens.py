@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stages import chat
@@ -45,7 +46,16 @@ class Parts(NamedTuple):
     """The data sets by their names, and how many rows each rule left out."""
 
     sets: dict[str, Any]
-    drops: dict[str, int]
+    drops: Counter[str]
+
+
+def of_file(
+    file: Path, columns: list[str], model: Path, sort: Sort, parts: dict[str, pa.Schema], number: int | None = None
+) -> Parts:
+    """`once` for the first `number` rows of a parquet file, all for None."""
+    with pq.ParquetFile(file) as rows:
+        wanted = rows.metadata.num_rows if number is None else number
+        return once(rows.iter_batches(BATCH, columns=columns), wanted, model, sort, parts)
 
 
 def once(rows: Iterable[pa.RecordBatch], number: int, model: Path, sort: Sort, parts: dict[str, pa.Schema]) -> Parts:
@@ -65,7 +75,7 @@ def once(rows: Iterable[pa.RecordBatch], number: int, model: Path, sort: Sort, p
             counted.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
             os.replace(counted.with_suffix(".part"), counted)
     found = json.loads(counted.read_text(encoding="utf-8"))
-    drops = {name: rows for name, rows in found.items() if name not in parts}
+    drops = Counter({name: rows for name, rows in found.items() if name not in parts})
     return Parts({name: Dataset.from_file(str(folder / f"{name}.arrow")) for name in parts}, drops)
 
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import torch
+from datasets import Dataset
 
 from stages import chat, rows
 from stages.guard.params import load
@@ -57,7 +58,7 @@ def lengthened(asked: list[dict], answers: int) -> list[dict]:
     return made
 
 
-def referred(model: Path, asked: list[dict], params: Any) -> list[objectives.Pair]:
+def referred(model: Path, asked: list[dict], params: Any) -> Any:
     """The rows as `dpo` trains on them, with the reference's log-probabilities as the stage `reference` computes them;
     prints how fast that was.
     """
@@ -67,7 +68,9 @@ def referred(model: Path, asked: list[dict], params: Any) -> list[objectives.Pai
     rate = len(asked) / (time.perf_counter() - start)
     print(f"reference: {rate:.3f} pairs/s, loading included")
     tokenizer = chat.load_tokenizer(model)
-    return dpo.fitting([dpo.tokenize(tokenizer, row) for row in known], params.dpo.max_tokens)
+    pairs = [dpo.tokenize(tokenizer, row) for row in known]
+    sized = [pair | {"length": objectives.length(pair)} for pair in pairs]
+    return Dataset.from_list([pair for pair in sized if pair["length"] <= params.dpo.max_tokens])
 
 
 def timed(trainer: Any) -> Run:
@@ -83,7 +86,7 @@ def timed(trainer: Any) -> Run:
     return Run(losses, seconds, torch.cuda.max_memory_allocated() / 2**30)
 
 
-def ours(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any, **changes: Any) -> Run:
+def ours(model: Path, tokenizer: Any, pairs: Any, params: Any, **changes: Any) -> Run:
     section = params.dpo.model_copy(update=changes)
     arguments = harness.arguments(section, params, len(pairs))
     adapter = lora.config(section.lora_rank, section.lora_alpha) if section.lora_rank else None
@@ -91,23 +94,21 @@ def ours(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any,
     return timed(objectives.trainer(section, arguments, pairs, tokenizer, lambda: network, None, adapter))
 
 
-def trls(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any, checkpointing: bool) -> Run:
+def trls(model: Path, tokenizer: Any, pairs: Any, params: Any, checkpointing: bool) -> Run:
     """DPOTrainer as it comes: the reference's forward in every step, rows in the order of the shuffle."""
-    from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     class Plain(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    dataset = Dataset.from_list([{name: pair[name] for name in names} for pair in pairs])
+    dataset = pairs.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
     arguments: Any = harness.arguments(params.dpo, params, len(pairs)) | {"gradient_checkpointing": checkpointing}
     settings, network = DPOConfig(**arguments, beta=params.dpo.beta), dpo.load(model, params.dtype, False)
     return timed(Plain(network, args=settings, train_dataset=dataset, processing_class=tokenizer))
 
 
-def ways(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any) -> dict[str, Callable[[], Run]]:
+def ways(model: Path, tokenizer: Any, pairs: Any, params: Any) -> dict[str, Callable[[], Run]]:
     given = (model, tokenizer, pairs, params)
     same = {
         "ours": lambda: ours(*given),
@@ -121,7 +122,7 @@ def ways(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any)
     return same | (adapters if torch.cuda.is_available() else {})
 
 
-def in_turn(model: Path, tokenizer: Any, pairs: list[objectives.Pair], params: Any) -> dict[str, list[Run]]:
+def in_turn(model: Path, tokenizer: Any, pairs: Any, params: Any) -> dict[str, list[Run]]:
     """ROUNDS runs of each way. One more comes first and is left out: it pays for kernels, allocator and page cache."""
     runs: dict[str, list[Run]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +149,7 @@ def main(model: Path, pairs: Path, number: int, answers: int) -> None:
     asked = lengthened(pq.read_table(pairs).to_pylist()[:number], answers)
     ready = referred(model, asked, params)
     runs = in_turn(model, tokenizer, ready, params)
-    lengths = [objectives.length(pair) for pair in ready]
+    lengths = ready["length"][:]
     mean = statistics.mean(lengths)
     print(f"{len(ready)} pairs, prompt and longer side {mean:.0f} tokens, at most {max(lengths)}")
     speeds = {name: [len(ready) / run.seconds for run in each] for name, each in runs.items()}

@@ -48,6 +48,8 @@ class Training(Section):
 
 class Sft(Training):
     rows: Annotated[int, Field(ge=0)] | None
+    turns: Literal["last", "all"]
+    packing: bool
 
 
 class RewardModel(Training):
