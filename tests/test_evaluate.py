@@ -138,7 +138,12 @@ def measured(
     text: str, tokens: int, reward: float, policy: float = -3.0, reference: float = -4.0, finished: bool = True
 ) -> dict:
     said = {"completion": text, "token_ids": list(range(tokens)), "finished": finished}
-    return said | {"proxy_reward": reward, "logp_policy": policy, "logp_reference": reference}
+    return said | {
+        "proxy_reward": reward,
+        "logp_sampler": policy + 0.25,
+        "logp_policy": policy,
+        "logp_reference": reference,
+    }
 
 
 def test_the_monitors_by_hand():
@@ -150,6 +155,7 @@ def test_the_monitors_by_hand():
         "tokens": 20.0,
         "finished": 0.5,
         "kl": 2.5,
+        "sampler_kl": 0.25,
         "length_reward_correlation": 1.0,
         "distinct_2": round(3 / 7, 4),
         "repetition": 0.25,
@@ -202,7 +208,10 @@ def test_the_accounts_of_what_made_a_policy_stand_beside_its_numbers(tmp_path):
     """One test and one validation prompt, answered once by each of three policies."""
     rows = [answer(name, "Bees make honey.") | {"sample": 0, "split": name} for name in ("test", "validation")]
     measures = [
-        row | {"proxy_reward": 1.0, "logp_policy": -1.0, "logp_reference": -2.0, "token_ids": [1]} for row in rows
+        row
+        | {"proxy_reward": 1.0, "token_ids": [1]}
+        | {"logp_sampler": -1.0, "logp_policy": -1.0, "logp_reference": -2.0}
+        for row in rows
     ]
     for name in ("pi1", "pi0", "offline"):
         pq.write_table(pa.Table.from_pylist(measures), tmp_path / f"{name}.parquet")

@@ -52,7 +52,7 @@ def policy(gold: float, **test) -> dict:
     numbers |= spread("gain", gold - 2, gold - 2.5, gold - 1.5) | spread("over_offline", gold - 2.5, gold - 3, gold - 2)
     numbers |= spread("win_rate", 0.625, 0.5, 0.75) | spread("win_rate_over_offline", 0.5625, 0.5, 0.625)
     numbers |= spread("proxy_agrees", 0.75, 0.5, 1.0)
-    numbers |= {"proxy_reward": gold / 2, "tokens": 40.0625, "finished": 0.75, "kl": 1.25}
+    numbers |= {"proxy_reward": gold / 2, "tokens": 40.0625, "finished": 0.75, "kl": 1.25, "sampler_kl": 0.001}
     numbers |= {"length_reward_correlation": -0.5, "distinct_2": 0.75, "repetition": 0.0, "proxy_win_rate": 0.625}
     return {"test": numbers | test, "validation": {}}
 

@@ -1,7 +1,8 @@
 """Turn a policy's measured answers into numbers with intervals, paired against pi_0 and against offline DPO on the
 same prompts.
 
-Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_policy, logp_reference;
+Reads   measures: a policy's answers, the same number to each prompt, with proxy_reward, logp_sampler, logp_policy,
+        logp_reference;
         baseline, offline: the same of pi_0 and of offline DPO. With judge_preference where `judge` asked; making:
         accounts of the stages that made the policy, its curves and examples, which pass into git here, under their
         folders' names

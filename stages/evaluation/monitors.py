@@ -39,10 +39,12 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def numbers(answers: list[dict[str, Any]]) -> dict[str, float]:
-    """Of one policy's answers (proxy_reward, logp_policy, logp_reference, token_ids, finished, completion).
+    """Of one policy's answers (proxy_reward, logp_sampler, logp_policy, logp_reference, token_ids, finished,
+    completion).
 
     kl is the estimator k1: the mean of log pi - log pi_0 over the policy's own answers at temperature 1; unbiased, in
-    nats per answer.
+    nats per answer. sampler_kl is the same of the sampler and the policy that it should sample from: what the two
+    engines' arithmetic differs by.
     """
     reward = column(answers, "proxy_reward")
     tokens = np.array([len(row["token_ids"]) for row in answers], dtype=np.float64)
@@ -52,6 +54,7 @@ def numbers(answers: list[dict[str, Any]]) -> dict[str, float]:
         "tokens": tokens.mean(),
         "finished": column(answers, "finished").mean(),
         "kl": (column(answers, "logp_policy") - column(answers, "logp_reference")).mean(),
+        "sampler_kl": (column(answers, "logp_sampler") - column(answers, "logp_policy")).mean(),
         "length_reward_correlation": correlation(tokens, reward),
         "distinct_2": distinct(texts, 2),
         "repetition": np.mean([repetition(text) for text in texts]),

@@ -26,6 +26,7 @@ MONITORS = {
     "judge_win_rate": "judge prefers it to π0",
     "proxy_reward": "proxy reward",
     "kl": "KL to π0 (k1), nats",
+    "sampler_kl": "KL of the sampler to the policy",
     "tokens": "tokens",
     "length_reward_correlation": "length and reward",
     "finished": "finished",

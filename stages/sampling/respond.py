@@ -1,10 +1,10 @@
 """Let a policy answer every validation and test prompt, several times.
 
 Reads   policy: a model folder; validation, test: id, prompt
-Writes  responses: id, sample, split, prompt, completion, finished, token_ids, logp_policy (log pi at temperature 1,
-        sum over the tokens, nats)
+Writes  responses: id, sample, split, prompt, completion, finished, token_ids, logp_sampler (log pi at temperature 1 as
+        the sampler has it, sum over the tokens, nats)
 Params  respond.temperature, respond.answers to each prompt, generate.max_new_tokens (tokens), generate.thinking (strip:
-        completion is what is said behind it; token_ids and logp_policy are of both); dtype, seed
+        completion is what is said behind it; token_ids and logp_sampler are of both); dtype, seed
 
 The seeds do not depend on the policy: two policies that are the same give the same answers.
 """
@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         ("completion", pa.string()),
         ("finished", pa.bool_()),
         ("token_ids", pa.list_(pa.int32())),
-        ("logp_policy", pa.float64()),
+        ("logp_sampler", pa.float64()),
     ]
 )
 
@@ -52,7 +52,7 @@ def main(params: Any, policy: Path, validation: Path, test: Path, *, responses: 
     asked = [row["prompt"] for row in prompts]
     worker = engine.sampler(policy, asked, params, with_logprob=True)
     (made,) = rows.mapped([planned], worker, "respond", CHUNK)
-    answers = [row | {"logp_policy": row["logprob"]} for row in made]
+    answers = [row | {"logp_sampler": row["logprob"]} for row in made]
     pq.write_table(pa.Table.from_pylist(answers, SCHEMA), responses)
     tokens = sum(len(row["token_ids"]) for row in answers)
     print(f"respond: {len(answers)} answers of {policy} to {len(prompts)} prompts, {tokens:,} tokens")
