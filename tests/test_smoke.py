@@ -1,5 +1,6 @@
 """The whole pipeline on the smoke profile: real DVC, real vLLM, real training, a tiny random model."""
 
+import hashlib
 import json
 import subprocess
 import time
@@ -78,6 +79,21 @@ def test_a_beta_reruns_training_and_no_sampling_of_the_first_iteration(own_smoke
         "dpo@t1",
         "report",
     }  # it names the numbers
+
+
+def test_with_links_for_copies_nothing_lies_twice_and_no_stage_writes_into_the_cache(own_smoke):
+    done = sh("dvc config --local cache.type reflink,hardlink,symlink,copy && dvc checkout --relink", own_smoke)
+    assert done.returncode == 0, done.stderr
+    weights = own_smoke / "models/pi2/model.safetensors"
+    assert weights.stat().st_nlink == 2
+    assert sh("python -m stages.tools.profile smoke evaluate.resamples=300", own_smoke).returncode == 0
+    ran = sh("dvc --wait-for-lock repro", own_smoke)
+    assert ran.returncode == 0 and "Running stage 'evaluate@t1'" in ran.stdout, ran.stderr
+    assert "up to date" in sh("dvc status", own_smoke).stdout
+    objects = [path for path in (own_smoke / ".dvc/cache/files/md5").rglob("*") if path.is_file()]
+    for path in objects:
+        name = (path.parent.name + path.name).removesuffix(".dir")
+        assert hashlib.md5(path.read_bytes()).hexdigest() == name
 
 
 def test_a_comment_reruns_the_fingerprint_alone(own_smoke):
