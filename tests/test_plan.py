@@ -15,11 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stages.guard import chunks, facts, feasible, integrity, memory, params, spent
 from stages.guard.facts import Table
 from stages.guard.refusal import Refusal
+from stages.tools import spent as tools_spent
 from stages.tools.plan import changes, devices, flow, forecast, graph, published, refusals, work
 from stages.tools.plan.work import Case
 from stages.tools.profile import compose
@@ -146,6 +148,24 @@ def test_a_prompt_is_computed_once_for_all_its_answers():
     mixed = {"responses": Table(16, 100, 50, group=8)}
     both = {"reward": SMOLLM, "model": SMOLLM}
     assert work.of(case("signals.measure", tables=mixed, shapes=both)).tokens == 2 * 16 * 150
+
+
+def test_a_chat_benchmark_is_answered_turn_by_turn_and_a_referee_here_reads_two_answers(paper, stages, tmp_path):
+    rated = "{task: mt_bench, raw: x, questions: 80, baseline: null, max_tokens: 500, words: data/raw/judge.jinja}"
+    flown, path = flow_of(paper, stages, f"chats={{mt: {rated}}}"), "data/turns/pi1/mt.parquet"
+    asked = stages[0]._replace(module="benchmarks.chats.questions", words={"name": ["mt"]})
+    assert flow.RULES[asked.module](flown, asked, path) == Table(80, published.PAIR_TOKENS, 2 * 0.6 * 500)
+    columns = {"id": ["a", "b"], "completions": [["x", "y"], ["z"]], "tokens": [[100, 200], [300]]}
+    pq.write_table(pa.table(columns), tmp_path / "answers.parquet")
+    answers = facts.table(tmp_path / "answers.parquet")
+    assert answers == Table(2, 0.0, 300.0)
+    talked = work.of(case("benchmarks.chats.turns", tables={"answers": answers}, shapes={"policy": LLAMA}))
+    assert (talked.kind, talked.tokens) == ("sample", 600)
+    judge = {"referee.served": None, "referee.max_tokens": 100}
+    given = {"tables": {"answers": answers}, "shapes": {"model": SMOLLM}}
+    read = work.of(case("benchmarks.chats.verdicts", **given, params=judge))
+    assert read.tokens == 2 * 2 * (60 + 2 * 300 + 100) and read.flop > 0
+    assert work.of(case("benchmarks.chats.verdicts", **given, params=judge | {"referee.served": "x"})).flop == 0
 
 
 def test_a_ranking_asks_in_both_orders():
@@ -444,6 +464,21 @@ def test_a_run_that_went_on_from_an_earlier_one_is_known(tmp_path):
             assert begun == wanted
             (tmp_path / "rows/key").mkdir(parents=True, exist_ok=True)
             raise OSError
+
+
+def test_what_each_stage_cost_is_told_of_the_last_runs_the_dearest_first(smoke):
+    line = json.loads((smoke / ".scratch" / spent.JOURNAL).read_text().splitlines()[-1])
+    dear = ran(10, 0.0).case
+    files = {"demonstrations": [dear.tables["demonstrations"]._asdict()], "model": [SMOLLM._asdict()]}
+    asked = {"params": dear.params, "runtime": dear.runtime | {"processes": 4}}
+    trained = line | {"stage": "training.sft", "outs": ["models/pi0"], "files": files, "memory_gib": 1.5} | asked
+    cheap = line | {"stage": "data.split", "outs": ["data/a.parquet"], "seconds": 12.0, "memory_gib": 0.2}
+    journal = [trained | {"seconds": 900.0}, cheap, cheap | {"outs": ["data/b.parquet"]}, trained | {"seconds": 36.0}]
+    costs = tools_spent.by_stage(tools_spent.last_runs(journal))
+    assert costs == {"training.sft": (1, 36.0, 0.04, 1.5), "data.split": (2, 24.0, 0.0, 0.2)}
+    assert "| `data.split` | 2 | 24.0 | 40.0% | 0.00 | 0.2 |" in tools_spent.table(costs)
+    told = sh("python -m stages.tools.spent", smoke).stdout
+    assert "| `training.dpo` | 3 |" in told and "| all | " in told
 
 
 def test_a_line_that_was_cut_is_left_out(tmp_path):

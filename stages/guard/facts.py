@@ -58,21 +58,29 @@ def means(batch: Any) -> tuple[float, float, float]:
     """Mean tokens of a prompt and of one answer among some rows, and how many rows have the same id."""
     names = batch.schema.names
     prompt = tokens(batch["prompt"]) + PER_MESSAGE if "prompt" in names else 0.0  # and the header of the answer
-    counted = next((name for name in ("tokens", "token_ids") if name in names), None)
-    sides = [counted] if counted else [name for name in ("completion", "chosen", "rejected") if name in names]
-    answers = [tokens(batch[name]) for name in sides]
+    sides = ["token_ids"] if "token_ids" in names else ["completion", "chosen", "rejected"]
+    answers = [tokens(batch[name]) for name in sides if name in names]
+    if "tokens" in names:
+        answers = [summed(batch["tokens"])]
     group = len(batch) / max(1, len(batch["id"].unique())) if "id" in names else 1.0
     return round(prompt, 1), round(sum(answers) / max(1, len(answers)), 1), round(group, 2)
 
 
+def summed(column: Any) -> float:
+    """Mean of a row's number, or of the sum of its numbers: an answer's tokens, or those of every turn."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = column.flatten() if pa.types.is_list(column.type) else column
+    return (pc.sum(numbers).as_py() or 0) / max(1, len(column))  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def tokens(column: Any) -> float:
-    """Mean tokens of a row: a number, a list of ids, a text, or messages."""
+    """Mean tokens of a row: a list of ids, a text, or messages."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = max(1, len(column))
-    if pa.types.is_integer(column.type):
-        return (pc.sum(column).as_py() or 0) / rows  # pyright: ignore[reportAttributeAccessIssue]
     if pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
         return len(column.flatten()) / rows
     around = 0

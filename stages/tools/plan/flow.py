@@ -213,6 +213,14 @@ def questions(flow: Flow, stage: Stage, path: str) -> Table:
     return Table(entry.questions or flow.raw(str(there)), 100.0 * (1 + entry.shots), entry.max_tokens or 8.0)
 
 
+def chat_questions(flow: Flow, stage: Stage, path: str) -> Table:
+    """An answer is of all turns."""
+    entry = flow.params.chats[stage.words["name"][0]]
+    there = next((flow.root / entry.raw).glob("questions.*"), entry.raw)
+    turns = 2 if entry.task == "mt_bench" else 1
+    return Table(entry.questions or flow.raw(str(there)), published.PAIR_TOKENS, turns * ENDS_BEFORE * entry.max_tokens)
+
+
 def like(option: str) -> Callable[[Flow, Stage, str], Table]:
     """The rows of an input, with more columns."""
     return lambda flow, stage, path: flow.table(stage.words[option][0])
@@ -229,6 +237,9 @@ RULES: dict[str, Callable[[Flow, Stage, str], Table]] = {
     "sampling.respond": responses,
     "benchmarks.ask": questions,
     "benchmarks.answer": like("asked"),
+    "benchmarks.chats.questions": chat_questions,
+    "benchmarks.chats.turns": like("asked"),
+    "benchmarks.chats.verdicts": like("answers"),
     "pairs.rank": pairs,
     "pairs.offline": offline,
     "pairs.history_start": like("offline"),

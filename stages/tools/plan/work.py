@@ -16,11 +16,12 @@ TRAINING = {
     "training.sft": "sft", "training.reward_model": "reward_model", "training.preference_model": "preference_model",
     "training.dpo": "dpo",
 }  # fmt: skip
-SAMPLING = {"sampling.generate", "sampling.respond", "benchmarks.answer"}
+SAMPLING = {"sampling.generate", "sampling.respond", "benchmarks.answer", "benchmarks.chats.turns"}
 SCORING = {"training.reference", "signals.measure", "signals.scorers.reward_model", "signals.scorers.implicit"}
 COMPARING = {"signals.judge", "signals.scorers.judge", "signals.scorers.preference_model"}
+REFEREE = "benchmarks.chats.verdicts"
 BRINGING = {"training.base", "training.pretrained"}
-WITH_MODELS = {*TRAINING, *SAMPLING, *SCORING, *COMPARING, *BRINGING}
+WITH_MODELS = {*TRAINING, *SAMPLING, *SCORING, *COMPARING, *BRINGING, REFEREE}
 
 
 class Case(NamedTuple):
@@ -64,6 +65,8 @@ def of(case: Case) -> Work:
         return scoring(case)
     if case.module in COMPARING:
         return comparing(case)
+    if case.module == REFEREE:
+        return judging(case)
     if case.module in BRINGING:
         return Work("bring", devices=0)
     return Work("rows", rows=max((table.rows for table in case.tables.values()), default=0), devices=0)
@@ -145,6 +148,19 @@ def comparing(case: Case) -> Work:
     return Work(
         "score", tokens, flop, table.rows, questions, case.runtime["workers"]
     )  # two of one prompt, and what they begin with
+
+
+def judging(case: Case) -> Work:
+    """The referee's questions, two for each of a chat benchmark (AlpacaEval asks one), which show two answers; he
+    writes as much as it may. One that is served elsewhere costs nothing here.
+    """
+    table = first(case, "answers")
+    if case.params["referee.served"]:
+        return Work("rows", rows=table.rows, devices=0)
+    asked, written = QUESTION + table.prompt + 2 * table.answer, case.params["referee.max_tokens"]
+    tokens = 2 * table.rows * (asked + written)
+    flop = forward(case.shapes["model"], tokens, asked, head=written / (asked + written))
+    return Work("score", tokens, flop, table.rows, devices=case.runtime["workers"])
 
 
 def first(case: Case, *names: str) -> Table:
