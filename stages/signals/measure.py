@@ -6,8 +6,8 @@ Writes  measures: the responses' columns, proxy_reward (a logit), logp_policy an
         temperature 1, sums over the tokens, nats)
 Params  dtype
 
-Both log-probabilities are one engine's, so that the KL of pi_0 to itself is exactly 0. How far the sampler's own are
-from the policy's is another number: the KL of what was sampled from what was trained, which `evaluate` tells.
+Both log-probabilities are one engine's, of the weights as they are saved, so that the KL of pi_0 to itself is exactly
+0. How far the sampler's own are from the policy's is a number of its own, which `evaluate` tells.
 """
 
 from pathlib import Path

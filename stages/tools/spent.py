@@ -3,9 +3,9 @@
     python -m stages.tools.spent
 
 Reads   the guard's journal (stages/guard/spent.py), which is no output: time and memory differ from run to run, and
-        what a stage writes does not
+        what a stage writes does not. A run that went on after a kill is not in it
 Prints  a Markdown table: runs, seconds with their share of all, device hours (seconds times the GPUs or processes that
-        compute at a time), the most memory that a GPU held, or a process where there was none
+        compute at a time), the most memory that a process held, or a GPU where torch computed in that process
 """
 
 import sys

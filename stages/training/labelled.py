@@ -3,11 +3,14 @@ share it.
 
 Packed, as many rows as fit into max_tokens make one (TRL's best fit, longest first), and none sees another: positions
 begin again at every seam, and attention stays within them. A packed row counts as one of global_batch_rows, so that a
-step has about as many tokens as the next, and an epoch has fewer steps.
+step has about as many tokens as the next, and an epoch has fewer steps. Each is a micro-batch of its own: TRL makes one
+sequence of a micro-batch, and attention costs the square of its length.
 """
 
+import fcntl
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,25 +23,63 @@ SCHEMA = pa.schema({"input_ids": tokens.IDS, "labels": tokens.IDS})
 
 
 def packed(rows: Any, section: Any) -> Any:
-    """The rows as they are trained on, none of which is over section.max_tokens."""
+    """The rows as they are trained on, none of which is over section.max_tokens. The first process that comes packs
+    them, beside what it was made of; the others wait and read.
+    """
     from trl import pack_dataset
 
-    return pack_dataset(rows, section.max_tokens, "bfd") if section.packing else rows
+    if not section.packing:
+        return rows
+    with (Path(rows.cache_files[0]["filename"]).parent / "packing").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return pack_dataset(rows, section.max_tokens, "bfd")
 
 
 def trainer(params: Any, section: Any, rows: Any, tokenizer: Any, load: Callable[[], Any]) -> Any:
     """TRL's SFTTrainer on what `packed` gave. The model is loaded when the settings are there: ZeRO-3 then parts its
     weights as they are read.
+
+    Raises ValueError where rows are packed and the model would let them see each other.
     """
+    from transformers.integrations import is_deepspeed_zero3_enabled
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(steps.Ordered, SFTTrainer): ...
 
     # without max_length and with nothing to prepare, or TRL would read all rows again
     ready = {"max_length": None, "padding_free": section.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    settings = SFTConfig(**(harness.arguments(section, params, len(rows)) | ready))
+    options = harness.arguments(section, params, len(rows)) | ready
+    if section.packing:
+        options["gradient_accumulation_steps"] *= options["per_device_train_batch_size"]
+        options["per_device_train_batch_size"] = 1
+    settings = SFTConfig(**options)
     data = steps.filled(rows, settings)
-    return Trainer(load(), args=settings, train_dataset=data, processing_class=tokenizer)
+    made = Trainer(load(), args=settings, train_dataset=data, processing_class=tokenizer)
+    if section.packing and not is_deepspeed_zero3_enabled():  # there no process has the weights
+        check_apart(made)
+    return made
+
+
+def check_apart(trainer: Any) -> None:
+    """Two rows of three tokens are to the model packed what they are alone; OPT and Falcon, for two, look at no
+    positions, and would read on over the seam.
+    """
+    import torch
+
+    first, second = [1, 2, 3], [4, 5, 6]
+    pair = {"input_ids": first + second, "labels": first + second, "seq_lengths": [3, 3]}
+    model, batch = trainer.model.eval(), trainer.data_collator([pair])
+    with torch.inference_mode():
+        together = model(**{name: move(value, model.device) for name, value in batch.items()}).logits[0, 3:]
+        alone = model(input_ids=torch.tensor([second], device=model.device)).logits[0]
+    if not torch.allclose(together, alone, rtol=0.02, atol=0.02 * float(alone.abs().max())):
+        told = f"{type(model).__name__} lets rows that are packed see each other"
+        raise ValueError(f"{told}; set packing = false, or take another base model")
+
+
+def move(value: Any, device: Any) -> Any:
+    """A tensor of a batch to the device; what is no tensor, such as a longest length, as it is."""
+    return value.to(device) if hasattr(value, "to") else value
 
 
 def learnt(rows: Any) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 Reads   model: the base model; demonstrations: prompt, chosen, chosen_finished
 Writes  policy/: the model folder of pi_0; curve: one CSV row per optimiser step; metrics: rows in, trained on and
-        left out by name, the rows that they are packed into, tokens, those learnt, the answers that these are, [step,
-        loss] of every step
+        left out by name, the rows that they are packed into, tokens, those learnt, the answers that these are and those
+        that are context, [step, loss] of every step
 Params  sft.rows, turns (last: the answer alone; all: what the assistant said before it too), packing (rows joined up to
         max_tokens, none seeing another), learning_rate, epochs, global_batch_rows (packed ones count as one),
         warmup_share, max_tokens (of a whole conversation); dtype, seed
@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages import chat
 from stages.training import harness, labelled, tokens
 
 DISTRIBUTED = True
+SCHEMA = labelled.SCHEMA.append(pa.field("said", pa.int32()))
+"""Of a demonstration also how many answers of the assistant's it holds."""
 
 
 def earlier(tokenizer: Any, prompt: list[chat.Message], ids: list[int]) -> Iterator[tuple[int, list[int]]]:
@@ -61,7 +64,8 @@ def sort(tokenizer: Any, row: dict, turns: str, longest: int) -> tuple[str, dict
     if not row["chosen_finished"]:
         return "unfinished", {}
     shown = tokenize(tokenizer, row, turns)
-    return ("over_max_tokens", {}) if len(shown["input_ids"]) > longest else ("train", shown)
+    said = 1 + sum(message["role"] == "assistant" for message in row["prompt"])
+    return ("over_max_tokens", {}) if len(shown["input_ids"]) > longest else ("train", shown | {"said": said})
 
 
 def chosen(model: Path, demonstrations: Path, section: Any) -> tuple[Any, dict[str, int]]:
@@ -70,7 +74,7 @@ def chosen(model: Path, demonstrations: Path, section: Any) -> tuple[Any, dict[s
     ended = np.flatnonzero(finished)
     wanted = ended[: section.rows]
     rule, until = partial(sort, turns=section.turns, longest=section.max_tokens), int(max(wanted, default=-1)) + 1
-    columns, parts = ["prompt", "chosen", "chosen_finished"], {"train": labelled.SCHEMA}
+    columns, parts = ["prompt", "chosen", "chosen_finished"], {"train": SCHEMA}
     found = tokens.of_file(demonstrations, columns, model, rule, parts, until)
     if not len(found.sets["train"]):
         raise ValueError(f"no answer of {len(wanted)} fits sft.max_tokens = {section.max_tokens}; raise it")
@@ -96,13 +100,14 @@ def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve:
 
     tokenizer, section = chat.load_tokenizer(model), params.sft
     rows, drops = chosen(model, demonstrations, section)
-    packed = labelled.packed(rows, section)
+    packed = labelled.packed(rows.select_columns(labelled.SCHEMA.names), section)
     load = partial(AutoModelForCausalLM.from_pretrained, model, **harness.model_options())
     trainer = labelled.trainer(params, section, packed, tokenizer, load)
     harness.train(trainer, params)
     harness.save(trainer, tokenizer, policy, params.dtype)
     harness.write_curve(trainer, curve)
     learnt, losses = labelled.learnt(rows), harness.losses(trainer)
+    learnt["answers_in_context"] = sum(rows["said"]) - learnt["answers"]
     facts = harness.account(len(rows), drops, losses) | {"packed_rows": len(packed)} | learnt
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     per_step = learnt["tokens"] * section.epochs / len(losses)

@@ -143,7 +143,8 @@ def naive(folder: Path) -> dict[str, float]:
     from stages.training import reward_model
 
     tokenizer = chat.load_tokenizer(Path("models/base"))
-    rows = pq.read_table(folder / "pairs.parquet").slice(0, NAIVE).to_pylist()
+    with pq.ParquetFile(folder / "pairs.parquet") as file:
+        rows = next(file.iter_batches(NAIVE)).to_pylist()
     data = Dataset.from_list([reward_model.tokenize(tokenizer, row, 0.0) for row in rows])
     return {"rows": len(data)}
 

@@ -49,7 +49,7 @@ def made(root: Path, gpu: str | None, pulled: bool) -> Plan:
     device = devices.gpu(gpu) if gpu else devices.here(settings.runtime.threads)
     journal = [devices.past(line) for line in spent.noted(scratch.home(root))]
     costs = [cost(stage, flow, device, journal) for stage in stages if stage.name in running]
-    copies = 1 if links[0] in ("hardlink", "symlink") else 2
+    copies = 1 if {"hardlink", "symlink"} & set(links) else 2
     refused = refusals.found(flow, stages, device, costs, copies)
     return Plan(device, verdicts, costs, refused, notes(flow, device, verdicts, costs, copies))
 

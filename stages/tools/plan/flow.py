@@ -207,18 +207,23 @@ def annotated(flow: Flow, stage: Stage, path: str) -> Table:
 
 
 def questions(flow: Flow, stage: Stage, path: str) -> Table:
-    """With worked examples of 100 tokens each; a choice, where nothing is written, is of a few."""
-    entry = flow.params.benchmarks[stage.words["name"][0]]
-    there = next((flow.root / entry.raw).glob("questions.*"), entry.raw)
-    return Table(entry.questions or flow.raw(str(there)), 100.0 * (1 + entry.shots), entry.max_tokens or 8.0)
+    """Of a benchmark, whose name the file has: with worked examples of 100 tokens each; a choice, where nothing is
+    written, is of a few.
+    """
+    entry = flow.params.benchmarks[Path(path).stem]
+    return Table(asked(flow, entry), 100.0 * (1 + entry.shots), entry.max_tokens or 8.0)
 
 
 def chat_questions(flow: Flow, stage: Stage, path: str) -> Table:
     """An answer is of all turns."""
-    entry = flow.params.chats[stage.words["name"][0]]
-    there = next((flow.root / entry.raw).glob("questions.*"), entry.raw)
+    entry = flow.params.chats[Path(path).stem]
     turns = 2 if entry.task == "mt_bench" else 1
-    return Table(entry.questions or flow.raw(str(there)), published.PAIR_TOKENS, turns * ENDS_BEFORE * entry.max_tokens)
+    return Table(asked(flow, entry), published.PAIR_TOKENS, turns * ENDS_BEFORE * entry.max_tokens)
+
+
+def asked(flow: Flow, entry: Any) -> int:
+    there = next((flow.root / entry.raw).glob("questions.*"), entry.raw)
+    return entry.questions or flow.raw(str(there))
 
 
 def like(option: str) -> Callable[[Flow, Stage, str], Table]:
@@ -236,9 +241,9 @@ RULES: dict[str, Callable[[Flow, Stage, str], Table]] = {
     "sampling.generate": candidates,
     "sampling.respond": responses,
     "benchmarks.ask": questions,
-    "benchmarks.answer": like("asked"),
+    "benchmarks.answer": questions,
     "benchmarks.chats.questions": chat_questions,
-    "benchmarks.chats.turns": like("asked"),
+    "benchmarks.chats.turns": chat_questions,
     "benchmarks.chats.verdicts": like("answers"),
     "pairs.rank": pairs,
     "pairs.offline": offline,

@@ -125,7 +125,8 @@ def batch(case: Case, params: Any) -> float:
     name, runtime = TRAINING[case.module], params.runtime
     section = getattr(params, name)
     sides = 1 if name in ("sft", "preference_model") else 2
-    rows = min(runtime.micro_batch_rows, section.global_batch_rows)
+    is_packed = getattr(section, "packing", False)  # then each is a micro-batch of its own
+    rows = 1 if is_packed else min(runtime.micro_batch_rows, section.global_batch_rows)
     each, tokens = facts.DTYPE_BYTES[params.dtype], rows * sides * section.max_tokens
     has_head = name != "reward_model"
     return memory.activations(trainee(case, params), tokens, each, runtime.gradient_checkpointing, has_head)

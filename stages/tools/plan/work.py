@@ -94,16 +94,17 @@ def training(case: Case, section: str) -> Work:
 
 
 def trained_rows(case: Case, section: str) -> tuple[int, float, float]:
-    """Rows of an epoch, their tokens, and the length of one sequence."""
+    """Rows of an epoch, their tokens, and the length of one sequence; packed ones are masked, and computed whole."""
     table = first(case, "demonstrations", "train", "history")
     rows, both = table.rows, table.prompt + table.answer
+    packed = case.params[f"{section}.max_tokens"] if case.params.get(f"{section}.packing") else 0.0
     if section == "sft":
         wanted = case.params["sft.rows"]
         rows = rows if wanted is None else min(rows, wanted)
-        return rows, rows * both, both
+        return rows, rows * both, packed or both
     if section == "preference_model":
         length = QUESTION + table.prompt + 2 * table.answer
-        return rows, rows * length, length
+        return rows, rows * length, packed or length
     return rows, 2 * rows * both, both
 
 
@@ -152,15 +153,16 @@ def comparing(case: Case) -> Work:
 
 def judging(case: Case) -> Work:
     """The referee's questions, two for each of a chat benchmark (AlpacaEval asks one), which show two answers; he
-    writes as much as it may. One that is served elsewhere costs nothing here.
+    writes as much as it may, and nothing where it weighs two letters. One that is served elsewhere costs nothing here.
     """
     table = first(case, "answers")
     if case.params["referee.served"]:
         return Work("rows", rows=table.rows, devices=0)
-    asked, written = QUESTION + table.prompt + 2 * table.answer, case.params["referee.max_tokens"]
+    asked, written = QUESTION + table.prompt + 2 * table.answer, case.params.get("referee.max_tokens", 0)
     tokens = 2 * table.rows * (asked + written)
     flop = forward(case.shapes["model"], tokens, asked, head=written / (asked + written))
-    return Work("score", tokens, flop, table.rows, devices=case.runtime["workers"])
+    gpus = case.runtime["workers"] * case.runtime["gpus_per_worker"]
+    return Work("score", tokens, flop, table.rows, devices=gpus)
 
 
 def first(case: Case, *names: str) -> Table:
