@@ -152,7 +152,7 @@ def comparing(case: Case) -> Work:
 
 
 def judging(case: Case) -> Work:
-    """The referee's questions, two for each of a chat benchmark (AlpacaEval asks one), which show two answers; he
+    """The referee's questions, two for each of a chat benchmark (AlpacaEval asks one), which show two answers; it
     writes as much as it may, and nothing where it weighs two letters. One that is served elsewhere costs nothing here.
     """
     table = first(case, "answers")
