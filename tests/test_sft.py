@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stages import chat
 from stages.data import demonstrations
 from stages.training import labelled, sft
-from tests.conftest import distance
+from tests.conftest import distance, sh
 from tests.test_models import settings, weights
 
 WORDS = st.text("ab ", min_size=1, max_size=6)
@@ -108,17 +108,25 @@ def test_packed_conversations_teach_what_they_teach_one_by_one_in_fewer_rows(tin
 
 
 @pytest.mark.slow
-def test_a_model_that_lets_packed_rows_see_each_other_is_refused(tiny_model, runtime, tmp_path):
-    """OPT takes its positions from the mask and makes no difference between rows of one sequence."""
+def test_a_model_that_lets_packed_rows_see_each_other_is_refused(clone, tiny_model, tmp_path):
+    """OPT takes its positions from the mask and makes no difference between rows of one sequence. On two processes of
+    ZeRO-3, where no process has the weights.
+    """
     from transformers import OPTConfig, OPTForCausalLM
 
     model = shutil.copytree(tiny_model, tmp_path / "opt")
     sizes = {"hidden_size": 64, "word_embed_proj_dim": 64, "ffn_dim": 128, "num_attention_heads": 2}
     more = {"num_hidden_layers": 2, "max_position_embeddings": 1024, "init_std": 0.3, "pad_token_id": 0}
     OPTForCausalLM(OPTConfig(vocab_size=259, **sizes, **more)).save_pretrained(model)
-    rows = [shown(f"ask {k}", "yes") for k in range(4)]
-    with pytest.raises(ValueError, match="OPTForCausalLM lets rows that are packed see each other; set packing = fal"):
-        fine_tuned(model, runtime, tmp_path / "out", rows, packing=True)
+    full = [{"id": f"r{k}", "source": "s"} | shown(f"ask {k}", "yes") for k in range(4)]
+    pq.write_table(pa.Table.from_pylist(full, demonstrations.SCHEMA), tmp_path / "rows.parquet")
+    layout = "runtime.processes=2 runtime.micro_batch_rows=1 runtime.deepspeed=3"
+    packed = "sft.packing=true sft.rows=null sft.global_batch_rows=2 sft.max_tokens=100 prompts.max_tokens=50"
+    assert sh(f"python -m stages.tools.profile smoke {layout} {packed}", clone).returncode == 0
+    words = f"--model {model} --demonstrations {tmp_path}/rows.parquet --policy out --curve c.csv --metrics m.json"
+    done = sh(f"python -m stages.guard.run training.sft {words}", clone)
+    told = "OPTForCausalLM lets rows that are packed see each other; set packing = false, or take another base model"
+    assert done.returncode and told in done.stderr
 
 
 @pytest.mark.slow

@@ -41,7 +41,6 @@ def trainer(params: Any, section: Any, rows: Any, tokenizer: Any, load: Callable
 
     Raises ValueError where rows are packed and the model would let them see each other.
     """
-    from transformers.integrations import is_deepspeed_zero3_enabled
     from trl import SFTConfig, SFTTrainer
 
     class Trainer(steps.Ordered, SFTTrainer): ...
@@ -55,21 +54,36 @@ def trainer(params: Any, section: Any, rows: Any, tokenizer: Any, load: Callable
     settings = SFTConfig(**options)
     data = steps.filled(rows, settings)
     made = Trainer(load(), args=settings, train_dataset=data, processing_class=tokenizer)
-    if section.packing and not is_deepspeed_zero3_enabled():  # there no process has the weights
-        check_apart(made)
+    if section.packing:
+        made.add_callback(before_the_first_step(made.data_collator))
     return made
 
 
-def check_apart(trainer: Any) -> None:
+def before_the_first_step(collate: Callable[[list[Any]], Any]) -> Any:
+    """A callback that asks `check_apart` when the model stands as it is trained: its weights on their devices, or, with
+    ZeRO-3, in parts that every process gathers with the others.
+    """
+    from transformers import TrainerCallback
+
+    class Check(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            check_apart(more["model"], collate)
+
+    return Check()
+
+
+def check_apart(model: Any, collate: Callable[[list[Any]], Any]) -> None:
     """Two rows of three tokens are to the model packed what they are alone; OPT and Falcon, for two, look at no
-    positions, and would read on over the seam.
+    positions, and would read on over the seam. The model is left in eval mode; a trainer's step ends that.
+
+    Raises ValueError where they are not.
     """
     import torch
 
     first, second = [1, 2, 3], [4, 5, 6]
-    pair = {"input_ids": first + second, "labels": first + second, "seq_lengths": [3, 3]}
-    model, batch = trainer.model.eval(), trainer.data_collator([pair])
-    with torch.inference_mode():
+    batch = collate([{"input_ids": first + second, "labels": first + second, "seq_lengths": [3, 3]}])
+    model.eval()
+    with torch.no_grad():
         together = model(**{name: move(value, model.device) for name, value in batch.items()}).logits[0, 3:]
         alone = model(input_ids=torch.tensor([second], device=model.device)).logits[0]
     if not torch.allclose(together, alone, rtol=0.02, atol=0.02 * float(alone.abs().max())):

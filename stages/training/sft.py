@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages import chat
@@ -107,7 +108,8 @@ def main(params: Any, model: Path, demonstrations: Path, *, policy: Path, curve:
     harness.save(trainer, tokenizer, policy, params.dtype)
     harness.write_curve(trainer, curve)
     learnt, losses = labelled.learnt(rows), harness.losses(trainer)
-    learnt["answers_in_context"] = sum(rows["said"]) - learnt["answers"]
+    said = pc.sum(rows.data.column("said")).as_py()  # type: ignore[attr-defined]
+    learnt["answers_in_context"] = said - learnt["answers"]
     facts = harness.account(len(rows), drops, losses) | {"packed_rows": len(packed)} | learnt
     metrics.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     per_step = learnt["tokens"] * section.epochs / len(losses)

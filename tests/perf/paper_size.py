@@ -176,6 +176,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--alone"]:
         return alone(sys.argv[2], Path(sys.argv[3]))
     what = sys.argv[1]
+    Path(".scratch").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=".scratch") as name:
         folder = Path(name)
         MAKERS[what](folder)
