@@ -420,6 +420,7 @@ def test_a_template_without_a_system_role_is_told_or_folded(tiny_model, tmp_path
 
 @pytest.mark.slow
 def test_every_policy_of_a_finished_run_is_asked_once_and_params_stay_as_they_were(own_smoke):
+    shutil.rmtree(own_smoke / "data/raw/tasks/instructions")
     laid_out(OWN, own_smoke / "data/raw/tasks/mine")
     before = (own_smoke / "params.yaml").read_bytes()
     done = sh("python -m stages.tools.benchmarks", own_smoke)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,43 @@ NAMES = ["prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose
 def test_an_answer_has_the_scores_that_its_instructions_say(key, answer, scores):
     document = instructions.as_ifeval(ROWS[key - 1])
     assert instructions.followed(document, [answer]) == dict(zip(NAMES, scores, strict=True))
+
+
+OBEYING = [
+    "The moon goes around the earth.",
+    "cats purr when they are glad.",
+    "THE RAIN FALLS ON THE ROOF OF THE HOUSE AND THE CHILDREN SLEEP.",
+    "* a towel\n* a hat\n* a ball",
+    "<<the old dragon>>\nThere was a dragon.",
+    "Mix flour, salt and water, and put it into the oven.",
+    "It is deep and salty.",
+    "A mountain that spits fire. It is hot.",
+    "The horse runs. " * 20,
+    "Trees are tall.",
+    '"Come to my party on Friday."',
+    "I like the book. See you soon!",
+    "Dear teacher, thank you.\n\nP.S. I did my homework.",
+    '{"tomatoes": 2}',
+    "Here grow *red roses* and *white lilies*.",
+    "Dear [name], I am [me] from number [house].",
+    "Birds eat seeds. Most like seeds of grass.",
+    "Snow falls.\n***\nIce grows.",
+    "My answer is yes.",
+    "What makes the sky red in the evening? Dust does.",
+    "The sun is a star.",
+    "a song is what the children sing when they are happy together.",
+    "* sit\n* stay\n* come\n* rest",
+    "Rivers flow. They bend. That is all.",
+]
+
+
+def test_the_questions_that_are_here_can_be_answered_as_they_ask_and_otherwise():
+    """Each by an answer that obeys; one that breaks every rule but the ninth, which only wants many words, fails."""
+    questions = tasks.questions_of("ifeval", Path("data/raw/tasks/instructions"))
+    for question, answer in zip(questions, OBEYING, strict=True):
+        assert instructions.followed(question, [answer])["prompt_level_strict_acc"] == 1, question["prompt"]
+        shouted = 'No, "Bad, BLUE water is Rain' + " and more. So it is." * 20
+        assert instructions.followed(question, [shouted])["prompt_level_strict_acc"] == (question["key"] == 9)
 
 
 def test_questions_go_through_ask_answer_and_grade(tiny_model, runtime, tmp_path):
