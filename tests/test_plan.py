@@ -164,7 +164,9 @@ def test_a_chat_benchmark_is_answered_turn_by_turn_and_a_referee_here_reads_two_
     judge = {"referee.served": None, "referee.max_tokens": 100}
     given = {"tables": {"answers": answers}, "shapes": {"model": SMOLLM}}
     read = work.of(case("benchmarks.chats.verdicts", **given, params=judge))
-    assert read.tokens == 2 * 2 * (60 + 2 * 300 + 100) and read.flop > 0
+    assert (read.kind, read.tokens) == ("sample", 2 * 2 * 100) and read.flop > 2 * 2 * 2 * 60
+    weighed = work.of(case("benchmarks.chats.verdicts", **given, params=judge | {"referee.max_tokens": 0}))
+    assert (weighed.kind, weighed.tokens) == ("score", 2 * 2 * (60 + 2 * 300))
     assert work.of(case("benchmarks.chats.verdicts", **given, params=judge | {"referee.served": "x"})).flop == 0
 
 

@@ -111,7 +111,8 @@ def by_data_sheet(of: Work, case: Case, device: Device) -> float:
 
 def streaming(of: Work, case: Case, device: Device) -> float:
     """Seconds that an engine reads weights, and the keys and values of all that is in flight, for each token."""
-    shape, made = case.shapes["policy"], work.first(case, "candidates", "responses", "answers")
+    shape = next(case.shapes[name] for name in ("policy", "model") if name in case.shapes)  # model: a referee
+    made = work.first(case, "candidates", "responses", "answers")
     each = facts.DTYPE_BYTES[case.params["dtype"]]
     flying = max(1, min(case.runtime["engine_sequences"], made.rows))
     cached = flying * (made.prompt + made.answer / 2) * memory.cache_per_token(shape, each)

@@ -69,7 +69,7 @@ def cost(stage: Stage, flow: Flow, device: Device, journal: list[Past]) -> Cost:
     held = max((run.memory for run in runs if devices.sizes(run.case) == devices.sizes(case)), default=0.0)
     outputs = sum(size(path, flow) for path in stage.outs)
     checkpoints = kept(trainee(case, flow.params), flow.params.runtime) if case.module in TRAINING else 0.0
-    return Cost(stage.name, stage.outs, of, seconds, by, held or needed(case, flow, device), outputs, checkpoints)
+    return Cost(stage.name, stage.outs, of, seconds, by, held or needed(case, of.kind, flow, device), outputs, checkpoints)
 
 
 def size(path: str, flow: Flow) -> float:
@@ -96,17 +96,17 @@ def kept(shape: Shape, runtime: Any) -> float:
     return 0.0 if runtime.checkpoint_minutes is None else 2 * each
 
 
-def needed(case: Case, flow: Flow, device: Device) -> float:
-    """Bytes on each device, at most: for the longest rows that params.yaml lets in."""
+def needed(case: Case, kind: str, flow: Flow, device: Device) -> float:
+    """Bytes on each device, at most, for work of this kind: for the longest rows that params.yaml lets in."""
     params = flow.params
     runtime, each = params.runtime, facts.DTYPE_BYTES[params.dtype]
     if case.module in TRAINING:
         states = feasible.held(params, lambda base: flow.shape(f"models/{base}"))
         return states.get(TRAINING[case.module], 0.0) + batch(case, params) + memory.OVERHEAD
-    if case.module in work.SAMPLING:
+    if kind == "sample":
         if device.is_gpu:
             return device.memory * runtime.engine_memory_share
-        return facts.weights(case.shapes["policy"]) * each + runtime.engine_cpu_cache_gib * 2**30 + memory.OVERHEAD
+        return max(map(facts.weights, case.shapes.values())) * each + runtime.engine_cpu_cache_gib * 2**30 + memory.OVERHEAD
     if case.module in work.BRINGING:
         return each * sum(map(facts.weights, case.shapes.values())) + memory.OVERHEAD
     if case.shapes:

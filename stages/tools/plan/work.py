@@ -159,10 +159,11 @@ def judging(case: Case) -> Work:
     if case.params["referee.served"]:
         return Work("rows", rows=table.rows, devices=0)
     asked, written = QUESTION + table.prompt + 2 * table.answer, case.params.get("referee.max_tokens", 0)
-    tokens = 2 * table.rows * (asked + written)
-    flop = forward(case.shapes["model"], tokens, asked, head=written / (asked + written))
-    gpus = case.runtime["workers"] * case.runtime["gpus_per_worker"]
-    return Work("score", tokens, flop, table.rows, devices=gpus)
+    verdicts, gpus = 2 * table.rows, case.runtime["workers"] * case.runtime["gpus_per_worker"]
+    flop = forward(case.shapes["model"], verdicts * (asked + written), asked, head=written / (asked + written))
+    if written:
+        return Work("sample", verdicts * written, flop, table.rows, devices=gpus)
+    return Work("score", verdicts * asked, flop, table.rows, devices=gpus)
 
 
 def first(case: Case, *names: str) -> Table:
