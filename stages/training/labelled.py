@@ -8,6 +8,7 @@ sequence of a micro-batch, and attention costs the square of its length.
 """
 
 import fcntl
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +38,15 @@ def packed(rows: Any, section: Any) -> Any:
 
 def trainer(params: Any, section: Any, rows: Any, tokenizer: Any, load: Callable[[], Any]) -> Any:
     """TRL's SFTTrainer on what `packed` gave. The model is loaded when the settings are there: ZeRO-3 then parts its
-    weights as they are read.
+    weights as they are read. A pass before the first step would upset ZeRO-3 (its backward pass finds weights of no
+    size), so the first process asks `check_apart` of a copy that is its own.
 
     Raises ValueError where rows are packed and the model would let them see each other.
     """
     from trl import SFTConfig, SFTTrainer
+
+    if section.packing and os.environ.get("RANK", "0") == "0":
+        check_apart(load(), tokenizer)
 
     class Trainer(steps.Ordered, SFTTrainer): ...
 
@@ -53,47 +58,27 @@ def trainer(params: Any, section: Any, rows: Any, tokenizer: Any, load: Callable
         options["per_device_train_batch_size"] = 1
     settings = SFTConfig(**options)
     data = steps.filled(rows, settings)
-    made = Trainer(load(), args=settings, train_dataset=data, processing_class=tokenizer)
-    if section.packing:
-        made.add_callback(before_the_first_step(made.data_collator))
-    return made
+    return Trainer(load(), args=settings, train_dataset=data, processing_class=tokenizer)
 
 
-def before_the_first_step(collate: Callable[[list[Any]], Any]) -> Any:
-    """A callback that asks `check_apart` when the model stands as it is trained: its weights on their devices, or, with
-    ZeRO-3, in parts that every process gathers with the others.
-    """
-    from transformers import TrainerCallback
-
-    class Check(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            check_apart(more["model"], collate)
-
-    return Check()
-
-
-def check_apart(model: Any, collate: Callable[[list[Any]], Any]) -> None:
+def check_apart(model: Any, tokenizer: Any) -> None:
     """Two rows of three tokens are to the model packed what they are alone; OPT and Falcon, for two, look at no
-    positions, and would read on over the seam. The model is left in eval mode; a trainer's step ends that.
+    positions, and would read on over the seam.
 
     Raises ValueError where they are not.
     """
     import torch
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     first, second = [1, 2, 3], [4, 5, 6]
+    collate = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id, padding_free=True)
     batch = collate([{"input_ids": first + second, "labels": first + second, "seq_lengths": [3, 3]}])
-    model.eval()
-    with torch.no_grad():
-        together = model(**{name: move(value, model.device) for name, value in batch.items()}).logits[0, 3:]
-        alone = model(input_ids=torch.tensor([second], device=model.device)).logits[0]
+    with torch.inference_mode():
+        together = model.eval()(**batch, use_cache=False).logits[0, 3:]  # as in training: a cache wants one row
+        alone = model(input_ids=torch.tensor([second])).logits[0]
     if not torch.allclose(together, alone, rtol=0.02, atol=0.02 * float(alone.abs().max())):
         told = f"{type(model).__name__} lets rows that are packed see each other"
         raise ValueError(f"{told}; set packing = false, or take another base model")
-
-
-def move(value: Any, device: Any) -> Any:
-    """A tensor of a batch to the device; what is no tensor, such as a longest length, as it is."""
-    return value.to(device) if hasattr(value, "to") else value
 
 
 def learnt(rows: Any) -> dict[str, int]:

@@ -69,7 +69,9 @@ def cost(stage: Stage, flow: Flow, device: Device, journal: list[Past]) -> Cost:
     held = max((run.memory for run in runs if devices.sizes(run.case) == devices.sizes(case)), default=0.0)
     outputs = sum(size(path, flow) for path in stage.outs)
     checkpoints = kept(trainee(case, flow.params), flow.params.runtime) if case.module in TRAINING else 0.0
-    return Cost(stage.name, stage.outs, of, seconds, by, held or needed(case, of.kind, flow, device), outputs, checkpoints)
+    return Cost(
+        stage.name, stage.outs, of, seconds, by, held or needed(case, of.kind, flow, device), outputs, checkpoints
+    )
 
 
 def size(path: str, flow: Flow) -> float:
@@ -106,7 +108,11 @@ def needed(case: Case, kind: str, flow: Flow, device: Device) -> float:
     if kind == "sample":
         if device.is_gpu:
             return device.memory * runtime.engine_memory_share
-        return max(map(facts.weights, case.shapes.values())) * each + runtime.engine_cpu_cache_gib * 2**30 + memory.OVERHEAD
+        return (
+            max(map(facts.weights, case.shapes.values())) * each
+            + runtime.engine_cpu_cache_gib * 2**30
+            + memory.OVERHEAD
+        )
     if case.module in work.BRINGING:
         return each * sum(map(facts.weights, case.shapes.values())) + memory.OVERHEAD
     if case.shapes:
