@@ -14,10 +14,12 @@ ENVIRONMENT = {
 }
 LOGGERS = {
     "DeepSpeed": "says at every start that it found no GPU",
+    "accelerate.accelerator": "finds the steps of accumulation in two places",
     "bitsandbytes.backends.cpu.ops": "misses an optional kernel",
     "lm_eval.api.task": "explains an option of its command line for every task",
     "torch._library.triton": "misses triton",
     "transformers.modeling_utils": "reports which weights a reward model leaves out of its base",
+    "trl.trainer.sft_trainer": "advises against a micro-batch of one packed row",
 }
 """Loggers that no variable reaches, and what they say in a run where all is well."""
 
