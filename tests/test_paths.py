@@ -125,6 +125,7 @@ def test_the_names_that_files_have_are_allowed(path):
     [
         ("a$b.jsonl", "prompts.raw = 'a$b.jsonl': holds '$', which a shell does not hand on; rename the file"),
         ('a"b.jsonl', "holds '\"', which a shell does not hand on"),
+        ("a  b.jsonl", "holds two spaces in a row, which dvc.lock does not always keep; rename the file"),
         ("a`b.jsonl", "holds '`', which a shell does not hand on"),
         ("a\\b.jsonl", r"holds '\\', which a shell does not hand on"),
         ("a\nb.jsonl", r"prompts.raw = 'a\nb.jsonl': holds '\n', which a shell does not hand on"),
