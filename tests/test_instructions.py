@@ -82,7 +82,7 @@ OBEYING = [
 
 
 def test_the_questions_that_are_here_can_be_answered_as_they_ask_and_otherwise():
-    """Each by an answer that obeys; one that breaks every rule but the ninth, which only wants many words, fails."""
+    """Each by an answer that obeys; another fails them all but the ninth, which only wants many words."""
     questions = tasks.questions_of("ifeval", Path("data/raw/tasks/instructions"))
     for question, answer in zip(questions, OBEYING, strict=True):
         assert instructions.followed(question, [answer])["prompt_level_strict_acc"] == 1, question["prompt"]

@@ -165,9 +165,20 @@ def test_a_chat_benchmark_is_answered_turn_by_turn_and_a_referee_here_reads_two_
     given = {"tables": {"answers": answers}, "shapes": {"model": SMOLLM}}
     read = work.of(case("benchmarks.chats.verdicts", **given, params=judge))
     assert (read.kind, read.tokens) == ("sample", 2 * 2 * 100) and read.flop > 2 * 2 * 2 * 60
-    weighed = work.of(case("benchmarks.chats.verdicts", **given, params=judge | {"referee.max_tokens": 0}))
+    weighed = work.of(case("benchmarks.chats.verdicts", **given, params={"referee.served": None}))
     assert (weighed.kind, weighed.tokens) == ("score", 2 * 2 * (60 + 2 * 300))
     assert work.of(case("benchmarks.chats.verdicts", **given, params=judge | {"referee.served": "x"})).flop == 0
+
+
+@pytest.mark.parametrize(("task", "written"), [("mt_bench", 512), ("alpaca_eval", None)])
+def test_a_referee_that_weighs_two_letters_has_no_limit_of_what_it_writes(paper, stages, task, written):
+    baseline = "null" if task == "mt_bench" else "output"
+    entry = (
+        f"{{task: {task}, raw: x, questions: 80, baseline: {baseline}, max_tokens: 500, words: data/raw/judge.jinja}}"
+    )
+    flown = flow_of(paper, stages, f"chats={{one: {entry}}}")
+    stage = stages[0]._replace(module="benchmarks.chats.verdicts", words={"asked": ["data/chats/one.parquet"]})
+    assert forecast.settings(stage, flown).get("referee.max_tokens") == written
 
 
 def test_a_ranking_asks_in_both_orders():

@@ -34,7 +34,8 @@ def handed_on() -> dict[str, str]:
 def launch(stage: str, arguments: dict[str, Any], runtime: Any) -> None:
     """The stage in processes of torchrun. Raises Refusal where one of them fails."""
     os.environ["ACCELERATE_USE_DEEPSPEED"] = str(runtime.deepspeed > 0).lower()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own choice, which it would announce
+    if runtime.processes > runtime.nodes:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own choice, which it would announce
     words = ["-m", "stages.guard.run", f"--rank={fingerprint.key(stage, ROOT)}", stage]
     for name, value in arguments.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

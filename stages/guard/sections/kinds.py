@@ -19,7 +19,7 @@ def quotable(path: str) -> str:
         raise ValueError("is empty; name a file or a folder")
     if path.startswith("-"):
         raise ValueError(f"begins with -, as an option does; write ./{path}")
-    if "  " in path:  # where it folds a long command at them, one is lost, and the stage counts as changed
+    if "  " in path:  # dvc.lock may fold a long command there and lose one: the stage would count as changed
         raise ValueError("holds two spaces in a row, which dvc.lock does not always keep; rename the file")
     if found := NOT_HANDED_ON.search(path):
         raise ValueError(f"holds {found[0]!r}, which a shell does not hand on; rename the file")

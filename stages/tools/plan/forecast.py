@@ -43,7 +43,15 @@ def case_of(stage: Stage, flow: Flow) -> Case:
     models = firsts if stage.module in work.WITH_MODELS else {}
     found = {name: flow.shape(path) for name, path in models.items() if path.startswith("models/")}
     shapes = {name: shape for name, shape in found.items() if shape}
-    return Case(stage.module, tables, shapes, leaves(flow.params.model_dump()), flow.params.runtime.model_dump())
+    return Case(stage.module, tables, shapes, settings(stage, flow), flow.params.runtime.model_dump())
+
+
+def settings(stage: Stage, flow: Flow) -> dict[str, Any]:
+    """The params under dotted keys. AlpacaEval's referee weighs two letters, and reads no limit of what it writes."""
+    found = leaves(flow.params.model_dump())
+    if stage.module == work.REFEREE and flow.params.chats[Path(stage.words["asked"][0]).stem].task == "alpaca_eval":
+        del found["referee.max_tokens"]
+    return found
 
 
 def is_table(path: str) -> bool:
