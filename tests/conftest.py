@@ -4,8 +4,9 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,20 @@ def reward(tiny_model, tmp_path) -> Path:
     AutoModelForSequenceClassification.from_pretrained(tiny_model, **options).save_pretrained(tmp_path / "reward")
     tokenizer.save_pretrained(tmp_path / "reward")
     return tmp_path / "reward"
+
+
+def family(folder: Path) -> list[str]:
+    """Every process that a stage in this folder has started, by its command line."""
+    found, mark = [], f"STAGE_HOME={folder / '.scratch'}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stages.benchmarks import instructions, tasks
+from stages.tools import benchmarks
 from tests.test_benchmarks import entry, laid_out, passed
 
 ROWS = [
@@ -81,9 +82,13 @@ OBEYING = [
 ]
 
 
-def test_the_questions_that_are_here_can_be_answered_as_they_ask_and_otherwise():
+def test_the_questions_that_are_here_are_asked_all_and_can_be_answered_as_they_ask_and_otherwise():
     """Each by an answer that obeys; another fails them all but the ninth, which only wants many words."""
-    questions = tasks.questions_of("ifeval", Path("data/raw/tasks/instructions"))
+    tree = {"benchmarks": {}}
+    benchmarks.those_here(tree)
+    asked = tree["benchmarks"]["instructions"]
+    questions = tasks.questions_of(asked["task"], Path(asked["raw"]))
+    assert asked["questions"] == len(questions) and asked["chat"]
     for question, answer in zip(questions, OBEYING, strict=True):
         assert instructions.followed(question, [answer])["prompt_level_strict_acc"] == 1, question["prompt"]
         shouted = 'No, "Bad, BLUE water is Rain' + " and more. So it is." * 20

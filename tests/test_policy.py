@@ -5,14 +5,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import distance, sh
+from tests.conftest import distance, family, sh, wait_for
 
 pytestmark = pytest.mark.slow
 REFRESHED = ("rank.scorer=refreshed", "signals.refreshed=[refreshed]")
@@ -68,12 +67,10 @@ def test_training_that_was_killed_goes_on_from_its_own_checkpoint_and_ends_with_
     assert sh(command[0], own_smoke).returncode == 0
     first = subprocess.Popen(command[1].split(), cwd=own_smoke, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = own_smoke / ".scratch/training/.scratch%killed"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(after_half(checkpoints)):
-        time.sleep(0.01)
+    wait_for(lambda: any(after_half(checkpoints)), seconds=120)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    time.sleep(1)  # the watchdog ends the processes of a killed guard
+    wait_for(lambda: not family(own_smoke), seconds=20)
     assert list(checkpoints.glob("*/checkpoint-*")) and not (own_smoke / ".scratch/killed").exists()
     done = sh(command[1], own_smoke)
     assert re.search(r"going on after step (2[2-9]|[34]\d),", done.stdout), done.stderr[-2000:]

@@ -10,7 +10,7 @@ import pytest
 
 from stages.guard import scratch
 from stages.guard.params import load
-from tests.conftest import FINGERPRINT, ROOT, copy_tree, sh
+from tests.conftest import FINGERPRINT, ROOT, copy_tree, sh, wait_for
 
 TRAINER = """
 import os, time
@@ -73,13 +73,6 @@ def is_free(folder: Path) -> bool:
     """No process trains there: the watchdog has ended what the killed dvc had started."""
     with scratch.held(folder) as free:
         return free
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

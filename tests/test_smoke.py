@@ -4,12 +4,11 @@ import hashlib
 import json
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import sh
+from tests.conftest import family, sh, wait_for
 from tests.pages import loaded
 
 pytestmark = pytest.mark.slow
@@ -199,16 +198,6 @@ def test_an_edited_row_is_seen_although_the_number_of_rows_stays(own_smoke):
     assert status["prepare@quickstart"]
 
 
-def family(folder: Path) -> list[str]:
-    """Every process that a stage in this folder has started, by its command line."""
-    found, mark = [], f"STAGE_HOME={folder / '.scratch'}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-    return found
-
-
 def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes_by_two_workers_too(own_smoke):
     out = own_smoke / "data/candidates/pi0/shard-00000.parquet"
     whole = out.read_bytes()
@@ -227,13 +216,12 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes_by_two_
     assert sh("python -m stages.tools.profile smoke runtime.workers=2", own_smoke).returncode == 0
     out.unlink()
     run = subprocess.Popen(command, cwd=own_smoke, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not any("ray::" in name for name in family(own_smoke)):
-        assert run.poll() is None
-        time.sleep(0.1)
+    wait_for(lambda: run.poll() is not None or any("ray::" in name for name in family(own_smoke)))
+    assert run.poll() is None
     run.kill()
     run.wait()
-    time.sleep(2)
-    assert not family(own_smoke) and not out.exists()
+    wait_for(lambda: not family(own_smoke), seconds=20)
+    assert not out.exists()
     done = sh(" ".join(command), own_smoke)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == whole and "up to date" in sh("dvc status", own_smoke).stdout

@@ -20,7 +20,7 @@ SLICES: dict[str, dict[str, Any]] = {
     "arc": {"task": "arc_challenge", "questions": 32, "shots": 25, "max_tokens": None},
     "mmlu": {"task": "mmlu", "questions": 48, "shots": 5, "max_tokens": None},
     "ifeval": {"task": "ifeval", "questions": 24, "shots": 0, "chat": True, "max_tokens": 256},
-    "instructions": {"task": "ifeval", "questions": 24, "shots": 0, "chat": True, "max_tokens": 96},
+    "instructions": {"task": "ifeval", "questions": 24, "shots": 0, "chat": True, "max_tokens": 256},
     "truthfulqa": {"task": "truthfulqa_mc2", "questions": 80, "shots": 0, "max_tokens": None},
 }
 """How much is asked on two cores; the paper's shots. Others are of one's own."""

@@ -1,7 +1,7 @@
 """The profile `paper`, cut in size alone, runs from its first stage to the report on two cores.
 
 Run     python -m tests.trust.paper_small [folder]     (or: make paper-small; a folder given is kept)
-Prints  what each stage cost, then the result table
+Prints  what each stage cost, then the result table, whose numbers are checked as far as they are known beforehand
 
 Settings are the paper's: bfloat16, ten sets in their raw forms, packed conversations with all their answers, ZeRO-3,
 eight completions a prompt, three iterations, a judge, Table 6. SIZE is what is cut. In place of the hub lie rows of its
@@ -12,7 +12,6 @@ They speak random words and end their turn after some fifteen.
 
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from stages.training import digest
 from tests.conftest import copy_tree, sh
@@ -171,30 +172,32 @@ TASKS = {"gsm8k": (gsm8k, 0), "arc": (arc, 25), "mmlu": (mmlu, 5), "truthfulqa":
 """Who makes a row, and how many worked examples lie beside four questions."""
 
 
-def lay_out(file: Path, make: Any, rows: int) -> str:
+def lay_out(file: Path, make: Any, rows: int) -> None:
     """So many rows, as lines of JSON. What is made of a row may be several."""
     file.parent.mkdir(parents=True, exist_ok=True)
     made = (make() for _ in range(rows))
     lines = [row for each in made for row in (each if isinstance(each, list) else [each])]
     file.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
-    return str(file)
 
 
-def raw_data() -> dict[str, str]:
-    """params key -> path of the rows that lie in place of the hub's, under the working directory."""
-    raw = Path("data/raw/small")
-    paths = {f"mix.{make.__name__}.raw": lay_out(raw / f"{make.__name__}.jsonl", make, ROWS) for make in MIX}
-    paths["offline.set.nectar.raw"] = lay_out(raw / "nectar.jsonl", nectar, ROWS)
-    paths["demonstrations.raw"] = lay_out(raw / "demonstrations.jsonl", demonstration, 2 * ROWS)
-    paths["prompts.raw"] = lay_out(raw / "prompts.jsonl", prompt, 5 * ROWS)
-    paths["reward_bench.raw"] = lay_out(raw / "reward_bench.jsonl", judged, ROWS)
-    paths["reward_bench_2.raw"] = lay_out(raw / "reward_bench_2.jsonl", best_of_four, ROWS)
+def raw_data(raw: Path) -> dict[str, Path]:
+    """params key -> path of the rows, laid out under `raw`, that lie in place of the hub's."""
+    files = {f"mix.{make.__name__}.raw": (f"{make.__name__}.jsonl", make, ROWS) for make in MIX}
+    files |= {
+        "offline.set.nectar.raw": ("nectar.jsonl", nectar, ROWS),
+        "demonstrations.raw": ("demonstrations.jsonl", demonstration, 2 * ROWS),
+        "prompts.raw": ("prompts.jsonl", prompt, 5 * ROWS),
+        "reward_bench.raw": ("reward_bench.jsonl", judged, ROWS),
+        "reward_bench_2.raw": ("reward_bench_2.jsonl", best_of_four, ROWS),
+    }
+    for name, make, rows in files.values():
+        lay_out(raw / name, make, rows)
     for name, (make, shots) in TASKS.items():
         lay_out(raw / name / "questions.jsonl", make, 4)
         if shots:
             lay_out(raw / name / "shots.jsonl", make, shots)
-        paths[f"benchmarks.{name}.raw"] = str(raw / name)
-    return paths
+    asked = {f"benchmarks.{name}.raw": raw / name for name in TASKS}
+    return {key: raw / name for key, (name, _, _) in files.items()} | asked
 
 
 def tokenizer() -> Any:
@@ -240,40 +243,58 @@ def model(words: Any, seed: int) -> Any:
     return made
 
 
-def models() -> dict[str, str]:
-    """params key -> value, of two model folders under the working directory. The base model has no template of its own,
+def models(folder: Path) -> dict[str, str]:
+    """params key -> value, of two models made in `folder`, a repository. The base model has no template of its own,
     and gets the published one where people put theirs.
     """
     words, llama3, found = tokenizer(), (TRL / "llama3.jinja").read_text(encoding="utf-8"), {}
-    Path("data/raw/templates/base/llama3.jinja").write_text(llama3, encoding="utf-8")
+    (folder / "data/raw/templates/base/llama3.jinja").write_text(llama3, encoding="utf-8")
     for seed, name in enumerate(("base", "instruct")):
-        folder = Path(f"small_{name}")
-        model(words, seed).save_pretrained(folder)
+        place = folder / f"small_{name}"
+        model(words, seed).save_pretrained(place)
         words.chat_template = llama3 if name == "instruct" else None
-        words.save_pretrained(folder)
-        found |= {f"bases.{name}.model": str(folder), f"bases.{name}.revision": digest.model(folder)}
+        words.save_pretrained(place)
+        found |= {f"bases.{name}.model": place.name, f"bases.{name}.revision": digest.model(place)}
     return found
 
 
-def run(folder: Path) -> bool:
-    """Whether it ran to its report, in a new repository at `folder`."""
+def compose(folder: Path) -> None:
+    """A new repository at `folder`, with the profile, its data and its models."""
     copy_tree(folder)
-    os.chdir(folder)
-    settings = [f"{key}={value}" for key, value in (models() | raw_data()).items()]
-    composed = sh(f"python -m stages.tools.profile paper {' '.join([*settings, *SIZE.split()])}", folder)
-    if composed.returncode:
-        sys.exit(composed.stderr)
-    subprocess.run("git add -A && git commit -qm small", shell=True, check=True)
-    done = subprocess.run("dvc --wait-for-lock repro --quiet && python -m stages.tools.spent", shell=True)
-    return done.returncode == 0
+    laid = {key: path.relative_to(folder) for key, path in raw_data(folder / "data/raw/small").items()}
+    settings = [f"{key}={value}" for key, value in (models(folder) | laid).items()]
+    done = sh(f"python -m stages.tools.profile paper {' '.join([*settings, *SIZE.split()])}", folder)
+    if done.returncode:
+        sys.exit(done.stderr)
+    subprocess.run("git add -A && git commit -qm small", shell=True, check=True, cwd=folder)
+
+
+def check(folder: Path) -> None:
+    """What is true of a whole run, whatever its size. Raises AssertionError."""
+    policies = pd.read_csv(folder / "metrics/policies.csv", index_col="policy")
+    assert list(policies.index) == ["pi0", "offline", "pi1", "pi2", "pi3"]
+    assert policies.loc["pi0", "kl"] == 0, "pi0 is its own reference"
+    for policy in ("offline", "pi1"):
+        loss = pd.read_csv(folder / f"data/curves/{policy}.csv").loc[0, "loss"]
+        assert abs(loss - math.log(2)) < 0.01, f"{policy} begins at {loss}, not at ln 2, as pi0 does"
+    learnt = json.loads((folder / "data/sft/pi0.json").read_text(encoding="utf-8"))
+    assert learnt["packed_rows"] < learnt["rows_out"], "conversations share rows"
+    assert weights(folder, "pi3") != weights(folder, "pi0"), "three iterations trained nothing"
+
+
+def weights(folder: Path, policy: str) -> bytes:
+    return b"".join(file.read_bytes() for file in sorted((folder / "models" / policy).glob("*.safetensors")))
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as made:
-        if not run(Path(sys.argv[1]).absolute() if sys.argv[1:] else Path(made)):
+        folder = Path(sys.argv[1]).absolute() if sys.argv[1:] else Path(made)
+        compose(folder)
+        commands = "dvc --wait-for-lock repro --quiet && python -m stages.tools.spent"
+        if subprocess.run(commands, shell=True, cwd=folder).returncode:
             sys.exit("paper_small: dvc repro failed; its own message stands above")
-        print(Path("metrics/table.md").read_text(encoding="utf-8"))
-        os.chdir("/")
+        print((folder / "metrics/table.md").read_text(encoding="utf-8"))
+        check(folder)
 
 
 if __name__ == "__main__":
