@@ -5,7 +5,6 @@ STAGE_HOME  the folder that survives; the chunks are in rows/ of it
 STAGE_KEY   a hash of the stage's code and packages, the params it reads, and what it reads. `runtime` is not in it
 """
 
-import ast
 import operator
 import os
 import shutil
@@ -22,13 +21,7 @@ def keys_read(stage: str, root: Path) -> set[str]:
     """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section
     handed on whole counts whole.
     """
-    found = set()
-    for path in fingerprint.closure(stage, root):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
-        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
-        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
-    leaves = {leaf for name in found for leaf in section(name)}
+    leaves = {leaf for name in fingerprint.params_read(stage, root) for leaf in section(name)}
     return {name for name in leaves if not name.startswith("runtime")}
 
 
@@ -38,14 +31,6 @@ def section(name: str) -> set[str]:
         getattr(Params.model_fields[name].annotation, "model_fields", None) if name in Params.model_fields else None
     )
     return {f"{name}.{leaf}" for leaf in fields} if fields else {name}
-
-
-def dotted(node: ast.AST) -> list[str]:
-    """The names of an attribute, `["params", "a", "b"]`; none of what is no chain of names."""
-    if isinstance(node, ast.Attribute):
-        inner = dotted(node.value)
-        return [*inner, node.attr] if inner else []
-    return [node.id] if isinstance(node, ast.Name) else []
 
 
 def key(stage: str, reads: dict[str, Any], params: Any, root: Path) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from dvc.repo import Repo
 
-VERDICTS = "data/stop/"
-"""What `stop` writes, the same until a rule is broken: nothing follows from it in a run that is not stopped."""
+from tests.trust.standin import VERDICTS
 
 
 def stages(root: Path) -> dict[str, Any]:

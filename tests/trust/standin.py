@@ -4,19 +4,24 @@ read.
 A script named python and first on PATH runs this instead of the interpreter. `-m stages.guard.run <stage> ...` writes
 to each output a hash of the command, the inputs' bytes, the params the code reads and the code key; the fingerprint
 and all else run for real. So outputs change exactly when something that the stage reads has changed, within
-milliseconds and without a GPU.
+milliseconds and without a GPU: nothing is imported here that a digest does not need.
 """
 
+import ast
 import hashlib
-import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.guard import chunks, fingerprint, options
-from tests.trust.graph import VERDICTS
+from stages.guard import fingerprint, options
+
+VERDICTS = "data/stop/"
+"""What `stop` writes, the same until a rule is broken: nothing follows from it in a run that is not stopped."""
+
+KINDS = {"Path": Path, "str": str, "int": int, "float": float, "list[Path]": list[Path], "list[str]": list[str]}
 
 
 def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
@@ -25,7 +30,9 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
     digest = hashlib.sha256(" ".join(words).encode() + fingerprint.key(words[0], root).encode())
     for path, content in sorted(inputs.items()):
         digest.update(path.encode() + hashlib.sha256(content).digest())
-    for key in sorted(chunks.keys_read(words[0], root)):
+    for key in sorted(fingerprint.params_read(words[0], root)):
+        if key.startswith("runtime"):
+            continue
         value = params
         for part in key.split("."):
             value = value[part]
@@ -45,12 +52,20 @@ def written(digest: bytes, path: str) -> bytes:
     return (b"go on" if path.startswith(VERDICTS) else digest) + b" " + path.encode()
 
 
+def ports(module: str, root: Path) -> tuple[dict[str, Any], list[str]]:
+    """As `options.ports`, of a stage's source instead of the stage, whose libraries take a second to import."""
+    body = ast.parse((root / "stages" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
+    main = next(node.args for node in body if isinstance(node, ast.FunctionDef) and node.name == "main")
+    types = {a.arg: KINDS[ast.unparse(a.annotation)] for a in [*main.args[1:], *main.kwonlyargs] if a.annotation}
+    return types, [a.arg for a in main.kwonlyargs]
+
+
 def main() -> None:
     words = sys.argv[1:]
     if words[:2] != ["-m", "stages.guard.run"] or words[2] == "guard.fingerprint":
         os.execv(sys.executable, [sys.executable, *words])
     root = Path.cwd()
-    types, writes = options.ports(importlib.import_module(f"stages.{words[2]}").main)
+    types, writes = ports(words[2], root)
     arguments = options.parse(words[3:], types)
     read = [path for name, value in arguments.items() if name not in writes for path in options.paths(value)]
     digest = answer(root, words[2:], {str(path): content(path) for path in read})
