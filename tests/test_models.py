@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from importlib.util import find_spec
 from statistics import fmean
 from types import SimpleNamespace
 
@@ -111,27 +113,52 @@ def test_dpo_starts_at_log_2_moves_every_weight_and_leaves_pi0_alone(tiny_model,
 
 
 @pytest.mark.slow
-def test_live_curves_show_rates_and_memory_and_touch_no_output(tiny_model, history, runtime, tmp_path, monkeypatch):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
-    for name in ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI"):
+@pytest.mark.parametrize(
+    ("tracker", "where"),
+    [("tensorboard", "training"), ("trackio", "trackio"), ("wandb", "wandb"), ("mlflow", "mlflow.db")],
+)
+def test_live_curves_lie_beside_the_run_and_touch_no_output(
+    tracker, where, tiny_model, history, runtime, tmp_path, monkeypatch
+):
+    if find_spec(tracker) is None:  # not importorskip: trackio looks for its folder when it is imported
+        pytest.skip(f"{tracker} is not installed")
+    for name in ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "x")  # so that it is unset again behind this test
         monkeypatch.delenv(name)
-    for tracker in ("none", "tensorboard"):
-        runtime.report_to = tracker
-        train_dpo(tiny_model, history, runtime, tmp_path / tracker)
-    quiet, watched = (sorted(p for p in tmp_path.rglob(f"{t}*/*") if p.is_file()) for t in ("none", "tensorboard"))
-    quiet += [tmp_path / f"none.{kind}" for kind in ("csv", "json")]
-    watched += [tmp_path / f"tensorboard.{kind}" for kind in ("csv", "json")]
-    assert len(quiet) > 5 and [p.read_bytes() for p in quiet] == [p.read_bytes() for p in watched]
-    events = EventAccumulator(str(tmp_path / "home/curves/training"))
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for runtime.report_to in ("none", tracker):
+        out = tmp_path / "out" / runtime.report_to
+        train_dpo(tiny_model, history, runtime, out)
+        files = sorted(path for path in out.parent.rglob("*") if path.is_file())
+        found.append([path.read_bytes() for path in files])
+        shutil.rmtree(out.parent)
+    quiet, watched = found
+    assert len(quiet) > 5 and quiet == watched
+    assert (tmp_path / "home/curves" / where).exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"home", "history.parquet", "pairs.parquet"}
+
+
+@pytest.mark.slow
+def test_live_curves_show_rates_and_memory(tiny_model, history, runtime, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    runtime.report_to = "tensorboard"
+    train_dpo(tiny_model, history, runtime, tmp_path / "policy")
+    events = EventAccumulator(str(tmp_path / "curves"))
     events.Reload()
     told = set(events.Tags()["scalars"])
     assert {"train/loss", "train/grad_norm", "train/steps_per_minute", "train/memory_gib"} <= told
-    runtime.report_to = "trackio"
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"report_to = trackio, and no package trackio is installed; run `pip"):
-        train_dpo(tiny_model, history, runtime, tmp_path / "again")
+        harness.reporting("trackio", None)
 
 
 @pytest.mark.slow

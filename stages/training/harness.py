@@ -89,10 +89,12 @@ def reporting(tracker: str, scratch: str | None) -> dict[str, Any]:
         told = f"runtime.report_to = {tracker}, and no package {tracker} is installed"
         raise ValueError(f"params.yaml: {told}; run `pip install {tracker}`, or set it to none")
     name = Path(scratch).parent.name.replace("%", "/") if scratch else "training"
-    home = Path(os.environ.get("STAGE_HOME", ".scratch")) / "curves"
+    home = Path(os.environ.get("STAGE_HOME", ".scratch")).absolute() / "curves"
+    home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home / name))
+    os.environ.setdefault("TRACKIO_DIR", str(home / "trackio"))
     os.environ.setdefault("WANDB_DIR", str(home))
-    os.environ.setdefault("MLFLOW_TRACKING_URI", (home / "mlflow").absolute().as_uri())
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")  # MLflow 3 refuses a folder
     return {"report_to": tracker, "run_name": name}
 
 
