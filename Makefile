@@ -6,6 +6,7 @@
 # make seeds: what the claim is worth over five seeds, as DVC experiments.
 # make verify: the reader's proof.  make invalidation, make chaos: the long proofs of what reruns and what survives.
 # make families: models of eight families through the whole pipeline.  make paper-small: the paper's profile in small.
+# make layouts: every trainer on two processes against one.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -20,7 +21,7 @@ export PYTHONUTF8 := 1
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup repro signals benchmarks ablations seeds test check lock verify invalidation chaos families paper-small
+.PHONY: setup repro signals benchmarks ablations seeds test check lock verify invalidation chaos families paper-small layouts
 setup: $(STAMP)
 
 # torch first, with what it needs itself; then the complete lock as it is. Neither torchvision (its registry build breaks a CPU torch)
@@ -71,6 +72,9 @@ invalidation: setup
 
 families: setup
 	python -m tests.trust.families
+
+layouts: setup
+	python -m tests.trust.layouts
 
 paper-small: setup
 	python -m tests.trust.paper_small
