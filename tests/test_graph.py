@@ -12,7 +12,7 @@ from stages.guard import fingerprint, options
 from stages.guard.chunks import keys_read
 from stages.guard.sections.signals import SIGNALS
 from stages.tools.profile import compose
-from tests.trust import graph
+from tests.trust import graph, standin
 from tests.trust.graph import module_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +50,7 @@ def test_the_command_reads_its_deps_and_writes_its_outs_and_nothing_else(name):
     import importlib
 
     types, writes = options.ports(importlib.import_module(f"stages.{module_of(stage)}").main)
+    assert standin.ports(module_of(stage), ROOT) == (types, writes)
     arguments = options.parse(graph.words_of(stage)[1:], types)
     read = {str(p) for key, value in arguments.items() if key not in writes for p in options.paths(value)}
     written = {str(p) for key in writes for p in options.paths(arguments[key])}

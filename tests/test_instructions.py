@@ -82,7 +82,7 @@ OBEYING = [
 ]
 
 
-def test_the_questions_that_are_here_are_asked_all_and_can_be_answered_as_they_ask_and_otherwise():
+def test_the_questions_that_are_here_are_all_asked_and_can_be_answered_as_they_ask_and_otherwise():
     """Each by an answer that obeys; another fails them all but the ninth, which only wants many words."""
     tree = {"benchmarks": {}}
     benchmarks.those_here(tree)

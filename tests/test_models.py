@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from importlib.util import find_spec
 from statistics import fmean
@@ -112,47 +113,59 @@ def test_dpo_starts_at_log_2_moves_every_weight_and_leaves_pi0_alone(tiny_model,
     assert {p.name for p in (tmp_path / "policy").iterdir()} == {p.name for p in tiny_model.iterdir()} - of_base
 
 
+@pytest.fixture
+def curves(tmp_path, monkeypatch):
+    """Where live curves lie; the trackers' variables are unset before and behind the test."""
+    for name in ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home/curves"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tracker", "where"),
     [("tensorboard", "training"), ("trackio", "trackio"), ("wandb", "wandb"), ("mlflow", "mlflow.db")],
 )
 def test_live_curves_lie_beside_the_run_and_touch_no_output(
-    tracker, where, tiny_model, history, runtime, tmp_path, monkeypatch
+    tracker, where, tiny_model, history, runtime, tmp_path, curves, monkeypatch
 ):
     if find_spec(tracker) is None:  # not importorskip: trackio looks for its folder when it is imported
         pytest.skip(f"{tracker} is not installed")
-    for name in ("TENSORBOARD_LOGGING_DIR", "TRACKIO_DIR", "WANDB_DIR", "MLFLOW_TRACKING_URI"):
-        monkeypatch.setenv(name, "x")  # so that it is unset again behind this test
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     found = []
-    for runtime.report_to in ("none", tracker):
-        out = tmp_path / "out" / runtime.report_to
+    for name in ("none", tracker):
+        runtime.report_to, out = name, tmp_path / "out" / name
         train_dpo(tiny_model, history, runtime, out)
         files = sorted(path for path in out.parent.rglob("*") if path.is_file())
         found.append([path.read_bytes() for path in files])
         shutil.rmtree(out.parent)
     quiet, watched = found
     assert len(quiet) > 5 and quiet == watched
-    assert (tmp_path / "home/curves" / where).exists()
+    assert (curves / where).exists()
     assert {p.name for p in tmp_path.iterdir()} == {"home", "history.parquet", "pairs.parquet"}
 
 
 @pytest.mark.slow
-def test_live_curves_show_rates_and_memory(tiny_model, history, runtime, tmp_path, monkeypatch):
+def test_live_curves_show_rates_and_memory(tiny_model, history, runtime, tmp_path, curves):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "curves"))
-    monkeypatch.setenv("STAGE_HOME", str(tmp_path / "home"))
     runtime.report_to = "tensorboard"
     train_dpo(tiny_model, history, runtime, tmp_path / "policy")
-    events = EventAccumulator(str(tmp_path / "curves"))
+    events = EventAccumulator(str(curves / "training"))
     events.Reload()
     told = set(events.Tags()["scalars"])
     assert {"train/loss", "train/grad_norm", "train/steps_per_minute", "train/memory_gib"} <= told
+
+
+def test_trackers_are_told_a_place_that_they_take(curves, monkeypatch):
+    """MLflow 3 takes a database and refuses a folder."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    assert harness.reporting("mlflow", None) == {"report_to": "mlflow", "run_name": "training"}
+    assert os.environ["MLFLOW_TRACKING_URI"] == f"sqlite:///{curves}/mlflow.db"
+    assert os.environ["TRACKIO_DIR"] == f"{curves}/trackio" and os.environ["WANDB_DIR"] == str(curves)
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_its_remedy(monkeypatch):

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from stages.guard import fingerprint, options
+from stages.guard import fingerprint, options, quiet
 from tests.conftest import KEYS, guard, wait_for
 
 STAGE = """
@@ -107,6 +108,20 @@ def test_a_bug_keeps_its_traceback(scratch):
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
 
 
+SOURCES = {
+    "DeepSpeed": "deepspeed/accelerator/real_accelerator.py",
+    "transformers.modeling_utils": "transformers/utils/loading_report.py",
+}
+"""Of the loggers whose words do not stand in the module that they are named after."""
+
+
+@pytest.mark.parametrize("logger", quiet.SAID)
+def test_what_a_library_is_not_heard_to_say_stands_in_its_source(logger):
+    packages = Path(sysconfig.get_path("purelib"))
+    source = packages / SOURCES.get(logger, f"{logger.replace('.', '/')}.py")
+    assert quiet.SAID[logger] in source.read_text(encoding="utf-8")
+
+
 def test_of_the_libraries_nothing_is_heard_that_a_good_run_says_too(scratch):
     (scratch / "source").write_text(
         "import logging, warnings; log = logging.getLogger('DeepSpeed'); warnings.warn('old', FutureWarning);"
@@ -180,9 +195,8 @@ def test_a_second_writer_of_an_output_is_refused(scratch):
 
 NAMED = """\
 child = "import setproctitle, time; setproctitle.setproctitle('sleep ' + '4711'); time.sleep(60)"
-shuffled = dict(reversed(dict(os.environ).items()))
-subprocess.Popen([sys.executable, "-c", child], env=shuffled, start_new_session=True)"""
-"""A child that names itself, its variables in another order than they were handed on: Ray's agents do both."""
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True)"""
+"""A child that names itself, as Ray's agents do."""
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])

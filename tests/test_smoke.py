@@ -216,7 +216,7 @@ def test_a_run_killed_in_the_middle_of_sampling_ends_with_the_same_bytes_by_two_
     assert sh("python -m stages.tools.profile smoke runtime.workers=2", own_smoke).returncode == 0
     out.unlink()
     run = subprocess.Popen(command, cwd=own_smoke, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    wait_for(lambda: run.poll() is not None or any("ray::" in name for name in family(own_smoke)))
+    wait_for(lambda: run.poll() is not None or any("ray::" in name for name in family(own_smoke)), seconds=120)
     assert run.poll() is None
     run.kill()
     run.wait()

@@ -94,14 +94,14 @@ def test_the_rows_of_a_last_shorter_step_weigh_the_same_on_any_layout(tiny_model
         assert distance(ends[rows], ends[4]) < 0.02 * distance(ends[4], start)
 
 
-def with_unused_ids(model: Path, folder: Path) -> Path:
-    """The model with 2,048 ids and a head of its own: a tensor of fewer than 100,000 weights ZeRO-3 leaves whole."""
+def with_unused_ids(model: Path, folder: Path, tied: bool, dtype: str) -> Path:
+    """The model with 2,048 ids: a tensor of fewer than 100,000 weights ZeRO-3 leaves whole."""
     from transformers import AutoModelForCausalLM
 
     shutil.copytree(model, folder)
-    larger = AutoModelForCausalLM.from_pretrained(model, tie_word_embeddings=False)
+    larger = AutoModelForCausalLM.from_pretrained(model, tie_word_embeddings=tied)
     larger.resize_token_embeddings(2048)
-    larger.save_pretrained(folder)
+    larger.to(getattr(torch, dtype)).save_pretrained(folder)
     return folder
 
 
@@ -115,7 +115,7 @@ def test_two_processes_train_on_every_row_and_end_where_one_does(
     gradients checkpointed and the head parted, as in the profile `paper`.
     """
     params, is_packed = settings(runtime, learning_rate=1e-4, epochs=2), deepspeed > 0
-    tiny_model = with_unused_ids(tiny_model, tmp_path / "model") if deepspeed else tiny_model
+    tiny_model = with_unused_ids(tiny_model, tmp_path / "model", False, dtype) if deepspeed else tiny_model
     params.dtype, params.sft.packing, params.sft.max_tokens = dtype, is_packed, 80
     pq.write_table(pq.read_table(history.with_name("pairs.parquet")).slice(0, 7), tmp_path / "seven.parquet")
     reference.main(params, tiny_model, tmp_path / "seven.parquet", reference=history)

@@ -21,8 +21,7 @@ def keys_read(stage: str, root: Path) -> set[str]:
     """Dotted params.yaml keys that a stage's closure reads as `params.a.b`, `params.runtime` left out; a section
     handed on whole counts whole.
     """
-    leaves = {leaf for name in fingerprint.params_read(stage, root) for leaf in section(name)}
-    return {name for name in leaves if not name.startswith("runtime")}
+    return {leaf for name in fingerprint.params_read(stage, root) for leaf in section(name)}
 
 
 def section(name: str) -> set[str]:

@@ -119,25 +119,6 @@ def packages(module: str, root: Path) -> set[str]:
     return tops - set(sys.stdlib_module_names) - {"stages"}
 
 
-def params_read(module: str, root: Path) -> set[str]:
-    """`a.b` for every `params.a.b` that a stage's closure reads, `a` for a section that it hands on whole."""
-    found = set()
-    for path in closure(module, root):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
-        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
-        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
-    return found
-
-
-def dotted(node: ast.AST) -> list[str]:
-    """The names of an attribute, `["params", "a", "b"]`; none of what is no chain of names."""
-    if isinstance(node, ast.Attribute):
-        inner = dotted(node.value)
-        return [*inner, node.attr] if inner else []
-    return [node.id] if isinstance(node, ast.Name) else []
-
-
 def locked_packages(module: str, root: Path) -> dict[str, str]:
     """Name to version of the packages that decide what a stage computes.
 
@@ -160,6 +141,27 @@ def key(module: str, root: Path) -> str:
     for name, version in locked_packages(module, root).items():
         digest.update(f"{name}=={version}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def params_read(module: str, root: Path) -> set[str]:
+    """`a.b` for every `params.a.b` that a stage's closure reads, `a` for a section that it hands on whole; `runtime`,
+    which decides nothing, is left out.
+    """
+    found = set()
+    for path in closure(module, root):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+        chains = [dotted(node) for node in nodes if isinstance(node, ast.Attribute) and node not in inner]
+        found |= {".".join(chain[1:3]) for chain in chains if chain[:1] == ["params"]}
+    return {name for name in found if not name.startswith("runtime")}
+
+
+def dotted(node: ast.AST) -> list[str]:
+    """The names of an attribute, `["params", "a", "b"]`; none of what is no chain of names."""
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return [*inner, node.attr] if inner else []
+    return [node.id] if isinstance(node, ast.Name) else []
 
 
 def stage_modules(root: Path) -> list[str]:

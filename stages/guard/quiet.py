@@ -18,13 +18,13 @@ SAID = {
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     "lm_eval.api.task": "Custom kwargs can be passed",
     "torch._library.triton": "Triton not available",
-    "transformers.modeling_utils": "LOAD REPORT",  # a reward model leaves out its base's head
+    "transformers.modeling_utils": "LOAD REPORT",  # some part of a base is left out, as a reward model does its head
     "trl.trainer.sft_trainer": "You are using a per_device_train_batch_size of 1",  # a packed row is one
 }
 """Loggers that no variable reaches, and words of what each says in a run where all is well: that alone is not heard."""
 
 
 def loggers() -> None:
-    """By a filter: a library sets its level and handlers anew when it is imported."""
+    """Leave those records out, by a filter: a library sets its level and handlers anew when it is imported."""
     for name, words in SAID.items():
-        logging.getLogger(name).addFilter(lambda record, words=words: words not in record.getMessage())
+        logging.getLogger(name).addFilter(lambda record, words=words: words not in str(record.msg))

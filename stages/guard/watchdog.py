@@ -20,9 +20,9 @@ from stages.guard import quiet
 
 MARK = "STAGE_RUN_ID"
 UTF8 = {"PYTHONUTF8": "1"}  # libraries too read and write UTF-8, whatever the locale
-NAMELESS = {"SPT_NOENV": "1"}
-"""setproctitle writes a name over the environment's beginning, Ray shuffles the variables: without this, one killed run
-in five left an agent of Ray's without its mark, alive for another minute.
+MARK_STAYS = {"SPT_NOENV": "1"}
+"""A process that names itself by setproctitle else loses the environment that it began with, mark and all: one killed
+run in five left an agent of Ray's alive for another minute.
 """
 
 
@@ -77,5 +77,5 @@ def guard_family() -> None:
         return
     mark = uuid.uuid4().hex
     watch_over([os.getpid(), starter()], mark)
-    environment = quiet.ENVIRONMENT | os.environ | UTF8 | NAMELESS | {MARK: mark}
+    environment = quiet.ENVIRONMENT | os.environ | UTF8 | MARK_STAYS | {MARK: mark}
     os.execve(sys.executable, [sys.executable, "-m", "stages.guard.run", *sys.argv[1:]], environment)

@@ -17,9 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stages.guard import fingerprint, options
-
-VERDICTS = "data/stop/"
-"""What `stop` writes, the same until a rule is broken: nothing follows from it in a run that is not stopped."""
+from stages.tools.plan.graph import VERDICTS
 
 KINDS = {"Path": Path, "str": str, "int": int, "float": float, "list[Path]": list[Path], "list[str]": list[str]}
 
@@ -31,8 +29,6 @@ def answer(root: Path, words: list[str], inputs: dict[str, bytes]) -> bytes:
     for path, content in sorted(inputs.items()):
         digest.update(path.encode() + hashlib.sha256(content).digest())
     for key in sorted(fingerprint.params_read(words[0], root)):
-        if key.startswith("runtime"):
-            continue
         value = params
         for part in key.split("."):
             value = value[part]
