@@ -132,6 +132,13 @@ def test_of_the_libraries_nothing_is_heard_that_a_good_run_says_too(scratch):
         assert done.returncode == 0 and done.stderr == "broken\n" and done.stdout == f"{level}\n"
 
 
+def test_threads_of_a_stage_soon_sleep_while_they_wait_unless_the_user_wants_otherwise(scratch, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT")  # conftest's
+    (scratch / "source").write_text("print(os.environ['GOMP_SPINCOUNT'])")
+    assert guard(scratch, *PROBE).stdout == "10000\n"
+    assert guard(scratch, *PROBE, GOMP_SPINCOUNT="1").stdout == "1\n"
+
+
 def test_a_package_that_only_libraries_would_import_is_left_out_unless_the_stage_asks_for_it(scratch):
     stage = scratch / "stages/probe.py"
     for imported, found in (("", "False"), ("import sklearn\n", "True")):

@@ -22,7 +22,7 @@ from stages.guard import checks, fingerprint, options
 from stages.guard.checks import ROOT
 from stages.guard.refusal import Refusal
 
-HANDED_ON = ("ACCELERATE_", "HF_", "NCCL_", "OMP_", "PYTHON", "STAGE_", "TORCH_", "VLLM_")
+HANDED_ON = ("ACCELERATE_", "GOMP_", "HF_", "NCCL_", "OMP_", "PYTHON", "STAGE_", "TORCH_", "VLLM_")
 """Beginnings of the variables that another node is told."""
 
 

@@ -1,5 +1,5 @@
-"""Packages that a library imports merely because they are installed, for what no stage asks of it: left out where the
-stage does not import them itself, since every start pays for them.
+"""What libraries take for nothing: packages that they import merely because these are installed, for what no stage asks
+of them, and the core on which a thread of OpenMP spins while it waits for the others.
 """
 
 import sys
@@ -8,6 +8,12 @@ UNASKED = {
     "ray": "vLLM imports it for engines over several nodes: 0.4 s; the guard's pool brings it back",
     "sklearn": "transformers imports it for assisted generation: 1.3 s in every stage with a model",
 }
+
+
+ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
+"""A thread that waits soon goes to sleep. OpenMP lets it spin on, and beside any other program the thread that it waits
+for then lacks that core: a training step took 3.5 times as long, and alone the same (tests/perf/waiting.py).
+"""
 
 
 def leave_out(used: set[str]) -> None:

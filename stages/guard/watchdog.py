@@ -16,7 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
-from stages.guard import quiet
+from stages.guard import lean, quiet
 
 MARK = "STAGE_RUN_ID"
 UTF8 = {"PYTHONUTF8": "1"}  # libraries too read and write UTF-8, whatever the locale
@@ -77,5 +77,5 @@ def guard_family() -> None:
         return
     mark = uuid.uuid4().hex
     watch_over([os.getpid(), starter()], mark)
-    environment = quiet.ENVIRONMENT | os.environ | UTF8 | MARK_STAYS | {MARK: mark}
+    environment = quiet.ENVIRONMENT | lean.ENVIRONMENT | os.environ | UTF8 | MARK_STAYS | {MARK: mark}
     os.execve(sys.executable, [sys.executable, "-m", "stages.guard.run", *sys.argv[1:]], environment)
