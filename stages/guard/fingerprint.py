@@ -6,7 +6,7 @@ Writes  code.lock.yaml, in git: one line per stage, which dvc.yaml lists among t
 
 Comments, docstrings and blank lines are cut out first, so that they rerun nothing; strings stay as they are. The text
 is hashed rather than the syntax tree, because ast.dump and ast.unparse differ between Python versions. Which packages
-count, see packages.py.
+count, see packages.py. What of params.yaml a stage reads is known from its code in the same way.
 """
 
 import ast
