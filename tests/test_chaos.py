@@ -23,7 +23,7 @@ AGAIN = {
 
 
 def test_three_kills_on_the_way_to_the_first_pairs_change_nothing(smoke, tmp_path):
-    """In another folder than the undisturbed run, with another hash seed, locale, time zone and umask."""
+    """In another folder than the undisturbed run, with another hash seed, locale, time zone and umask, no compiler."""
     folder, known = chaos.fresh(tmp_path / "clone"), set()
     shutil.copy(smoke / "params.yaml", folder / "params.yaml")
     random.seed(4)

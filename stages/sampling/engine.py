@@ -133,12 +133,11 @@ def engine_options(layout: Layout, longest: int) -> dict[str, Any]:
     import torch
 
     if torch.cuda.is_available():
+        executor = "mp" if layout.gpus > 1 else None  # in a worker of Ray's vLLM would take Ray
         return {
             "gpu_memory_utilization": layout.memory_share,
             "tensor_parallel_size": layout.gpus,
-            "distributed_executor_backend": "mp"
-            if layout.gpus > 1
-            else None,  # in a worker of Ray's vLLM would take Ray
+            "distributed_executor_backend": executor,
             "max_model_len": longest,
         }
     return {
@@ -157,9 +156,12 @@ def start_engine(worker: Sampler) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(worker.layout.cpu_cache_gib)
+    import torch
     from vllm import LLM
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
+    if not torch.cuda.is_available():  # vLLM has one function of log-probabilities built by g++, which not all have
+        torch.compiler.set_stance("force_eager")
     cleanup_dist_env_and_memory()
     options = engine_options(worker.layout, worker.longest)
     return LLM(

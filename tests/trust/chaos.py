@@ -8,7 +8,7 @@ sends KILL or TERM to dvc, to dvc just when a stage has ended and is being recor
 or to the youngest process beneath it (not to the guard's watchdog). After each: nothing of the run is alive, and no
 later round runs a stage that dvc.lock ever had. A file that DVC was writing when it died is mended as docs/recovery.md
 says; where that is dvc.lock, the cheap stages of which git keeps an output run again. At the end dvc.lock equals that
-of an undisturbed run in another folder, with another hash seed, locale, time zone and umask.
+of an undisturbed run in another folder, with another hash seed, locale, time zone, umask, and with a compiler.
 """
 
 import os
@@ -28,8 +28,8 @@ from tests.conftest import copy_tree
 from tests.trust import graph
 
 REPRO = ["dvc", "--wait-for-lock", "repro"]
-ODD = {"PYTHONHASHSEED": "4711", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
-"""With a umask of 077: nothing of it may show in the results."""
+ODD = {"PYTHONHASHSEED": "4711", "LC_ALL": "C", "TZ": "Asia/Tokyo", "CXX": "/nonexistent"}
+"""With a umask of 077, and nothing that a compiler built before: nothing of it may show in the results."""
 KINDS = ["dvc", "commit", "guard", "youngest"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM]
 AFTER = (1, 40)
@@ -78,7 +78,8 @@ def recorded(folder: Path) -> dict[str, object]:
 
 
 def start(folder: Path, log: Path, targets: list[str]) -> subprocess.Popen:
-    odd = {"env": os.environ | ODD, "umask": 0o077}
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(folder / ".scratch/compiled")}
+    odd = {"env": os.environ | ODD | compiled, "umask": 0o077}
     with log.open("wb") as out:
         said = {"stdout": out, "stderr": subprocess.STDOUT}
         return subprocess.Popen([*REPRO, *targets], cwd=folder, start_new_session=True, **odd, **said)
