@@ -53,4 +53,4 @@ def test_a_file_that_dvc_was_writing_when_it_died_is_mended_and_costs_no_dear_co
     done = sh(f"{remedy} && dvc --wait-for-lock repro", own_smoke)
     assert done.returncode == 0, done.stderr[-2000:]
     ran = re.findall("Running stage '(.+)'", done.stdout)
-    assert set(ran) - {"fingerprint"} == run_again and chaos.recorded(own_smoke) == before
+    assert set(ran) - {"fingerprint"} == run_again and before.items() <= chaos.recorded(own_smoke).items()

@@ -139,6 +139,23 @@ def test_threads_of_a_stage_soon_sleep_while_they_wait_unless_the_user_wants_oth
     assert guard(scratch, *PROBE, GOMP_SPINCOUNT="1").stdout == "1\n"
 
 
+GARBAGE = """
+import atexit, gc, sys
+class Found:
+    def __del__(self):
+        print("found")
+sys.modules["held"] = Found()  # until Python ends
+sys.modules["held"].itself = sys.modules["held"]
+atexit.register(gc.unfreeze)
+"""
+
+
+def test_a_stage_ends_without_a_search_for_garbage_though_a_library_thaws_what_is_frozen(scratch):
+    (scratch / "source").write_text(GARBAGE)
+    done = guard(scratch, *PROBE)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_a_package_that_only_libraries_would_import_is_left_out_unless_the_stage_asks_for_it(scratch):
     stage = scratch / "stages/probe.py"
     for imported, found in (("", "False"), ("import sklearn\n", "True")):

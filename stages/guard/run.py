@@ -15,7 +15,7 @@ that signature (options.py). Around the call, the guard
 - starts a training that several processes share (launch.py), or workers that rows are dealt to (pool.py);
 - names the home of what must survive a kill (scratch.py): a training stage's checkpoints, chunks of rows (chunks.py);
 - records nothing if params or inputs that the stage read changed meanwhile, or if its rows do not add up;
-- keeps the libraries quiet (quiet.py), and leaves out what they import for nothing (lean.py);
+- keeps the libraries quiet (quiet.py), and leaves out what they do for nothing (lean.py);
 - writes down what the run cost, for the forecast of the next (spent.py).
 
 An error of the data or the settings is one line; a traceback is a bug.
@@ -213,6 +213,7 @@ def publish(outs: list[Path], inputs: list[Path], before: checks.State, seen: di
 
 def main() -> None:
     watchdog.guard_family()
+    lean.end_soon()
     quiet.loggers()
     os.chdir(ROOT)
     os.environ["STAGE_HOME"] = str(scratch.home(ROOT))

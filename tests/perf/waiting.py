@@ -9,6 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 
@@ -34,7 +35,7 @@ print((time.monotonic() - start) / 2)
 
 
 @contextmanager
-def company(programs: int):
+def company(programs: int) -> Iterator[None]:
     """So many programs that each keep a core busy."""
     started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(programs)]
     try:
