@@ -7,6 +7,7 @@ import gc
 import sys
 
 UNASKED = {
+    "bitsandbytes": "peft imports it for weights in 4 bits: 1.1 to 2.4 s of a trainer that has none",
     "ray": "vLLM imports it for engines over several nodes: 0.4 s; the guard's pool brings it back",
     "sklearn": "transformers imports it for assisted generation: 1.3 s in every stage with a model",
 }
