@@ -189,17 +189,20 @@ def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_i
 
 
 def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mine, server):
+    whole = "dvc --wait-for-lock repro --pull"
     for command, folder, wait, again in (
         ("dvc push --run-cache", mine, 2.5, "dvc push --run-cache"),
         ("dvc pull", another_machine(mine, server, "theirs"), 2, "dvc pull || dvc pull"),  # docs/sharing.md says why
+        (whole, another_machine(mine, server, "others"), 5, whole),
     ):
         started = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(wait)
         os.kill(started.pid, signal.SIGKILL)
         started.wait()
         run(again, folder)
-    assert not stages_run(run("dvc --wait-for-lock repro --pull", mine.parent / "theirs"))
-    assert "verified" in run("python -m stages.tools.verify", mine.parent / "theirs")
+    for name in ("theirs", "others"):
+        assert not stages_run(run(whole, mine.parent / name))
+        assert "verified" in run("python -m stages.tools.verify", mine.parent / name)
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)  # its store is plain files, which can be damaged from outside
@@ -211,7 +214,7 @@ def test_a_damaged_model_is_named_before_it_is_used_made_again_and_mended_in_the
     weights.chmod(0o644)
     weights.write_bytes(whole[:-4] + b"\0\1\2\3")
     theirs = another_machine(mine, server, "theirs")
-    run("dvc pull", theirs)  # DVC itself sees nothing
+    assert not stages_run(run("dvc pull && dvc --wait-for-lock repro", theirs))  # DVC itself sees nothing
     words = "--reward models/reward --candidates data/candidates/judged --scores data/scores/reward_model/judged"
     refused = sh(f"python -m stages.guard.run signals.scorers.reward_model {words}", theirs)
     cached = f".dvc/cache/files/md5/{weights.parent.name}/{weights.name}"

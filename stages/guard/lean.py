@@ -31,7 +31,7 @@ def bring_back(name: str) -> None:
 
 
 def end_soon() -> None:
-    """Let Python end without a search for garbage in all that the libraries made: 0.8 s after a stage with a model, 1.7
+    """Let Python end without a search for garbage in all that the libraries made: 0.7 s after a stage with a model, 1.7
     after one with vLLM (tests/perf/ending.py). Registered first, it runs last, as it must: vLLM thaws what is frozen.
     """
     atexit.register(gc.freeze)
