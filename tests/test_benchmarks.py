@@ -287,11 +287,15 @@ def test_a_question_over_the_context_is_refused_before_anything_is_loaded(tiny_m
 
 
 def test_choices_share_a_beginning_by_question_or_by_subject_whichever_leaves_less_to_compute():
+    """A subject's 100 shots once and 2 + 2 tokens of each of four choices; letters: 2 + 1 of each of two questions."""
     shots, asked = list(range(100)), [{"id": str(k // 2), "subject": "s"} for k in range(4)]
-    same = [(shots + [k // 2, 7], [k]) for k in range(4)]
+    by_question = [row["id"] for row in asked]
+    same = [(shots + [k // 2, 7], [k, 3]) for k in range(4)]
     assert answer.sharing(same, asked) == ["s"] * 4
-    assert (answer.computed(same, ["s"] * 4), answer.computed(same, [row["id"] for row in asked])) == (112, 210)
-    drawn_anew = [([k // 2] + shots, [k]) for k in range(4)]
+    assert (answer.computed(same, ["s"] * 4), answer.computed(same, by_question)) == (116, 214)
+    letters = [(shots + [k // 2, 7], [k]) for k in range(4)]
+    assert (answer.computed(letters, ["s"] * 4), answer.computed(letters, by_question)) == (106, 206)
+    drawn_anew = [([k // 2] + shots, [k, 3]) for k in range(4)]
     assert answer.sharing(drawn_anew, asked) == ["0", "0", "1", "1"]
 
 

@@ -104,6 +104,38 @@ def test_log_probabilities_do_not_depend_on_what_is_shared(tiny_model, runtime):
     assert apart(rows, names, quiet) == pytest.approx(mixed(rows, names, quiet), abs=1e-3)
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 3)), max_size=12))
+def test_every_row_is_in_one_pass_and_only_single_tokens_behind_one_prompt_of_a_group_meet(drawn):
+    tokens, names = [([7, prompt], list(range(length))) for _, prompt, length in drawn], [name for name, *_ in drawn]
+    answered = forward.passes(tokens, names)
+    assert sorted(row for of in answered for row in of) == list(range(len(drawn)))
+    single = {(name, prompt) for name, prompt, length in drawn if length == 1}
+    assert len(answered) == len(single) + sum(length != 1 for *_, length in drawn)
+    for of in answered:
+        assert len({(names[row], *tokens[row][0]) for row in of}) == 1
+        assert len(of) == 1 or all(len(tokens[row][1]) == 1 for row in of)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_letters_of_a_question_are_one_pass_and_each_has_the_log_probability_of_a_pass_of_its_own(
+    tiny_model, runtime, monkeypatch, alone
+):
+    """Six questions behind the same shots with four letters each, among longer answers and an empty one: 13 passes."""
+    questions = [[*range(9, 49), *range(50, 53 + k)] for k in range(6)]
+    rows = [(question, [letter]) for question in questions for letter in (5, 6, 7, 8)]
+    rows += [*((question, [5, 6, 7]) for question in questions), ([*questions[5], 60, 61, 62, 63], [])]
+    names, passed = ["subject"] * len(rows), []
+    separate = forward.logprobs(tiny_model, "float32", runtime, alone=False)
+    expected = [separate([row], [name], quiet)[0] for row, name in zip(rows, names, strict=True)]
+    monkeypatch.setattr(
+        forward, "over_batches", lambda *asked: passed.append(asked[1]) or batching.over_batches(*asked)
+    )
+    told = []
+    values = forward.logprobs(tiny_model, "float32", runtime, alone)
+    assert values(rows, names, told.append) == pytest.approx(expected, abs=1e-5)
+    assert len(passed[0]) == 13 and expected[-1] == 0 and sum(told) == len(rows)
+
+
 def quiet(rows: float) -> None:
     """No bar."""
 

@@ -7,8 +7,8 @@ Source  how a text becomes ids: lm_eval/api/model.py, _encode_pair; a choice's b
         would end, spaces at its end going to the choice
 
 The text is sampled at the row's temperature until one of its stops, by vLLM; choices are weighed by a forward pass in
-which those of one question, or all of one subject, share what they begin with alike. Nothing is cut off in front: a row
-that is longer than the model's context is refused.
+which those of one question, or all of one subject, share what they begin with alike, and the letters of a question are
+one pass. Nothing is cut off in front: a row that is longer than the model's context is refused.
 """
 
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ def sharing(tokens: list[forward.Row], asked: list[dict]) -> list[str]:
 def computed(tokens: list[forward.Row], names: list[str]) -> int:
     """Tokens that a model computes where the rows of a name share their beginning."""
     groups: dict[str, list[forward.Row]] = {}
-    for row, name in zip(tokens, names, strict=True):
-        groups.setdefault(name, []).append(row)
+    for answered in forward.passes(tokens, names):
+        groups.setdefault(names[answered[0]], []).append(tokens[answered[0]])
     total = 0
     for members in groups.values():
         shared = batching.common_prefix([question for question, _ in members]) if len(members) > 1 else 0

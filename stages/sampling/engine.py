@@ -126,13 +126,11 @@ def longest_row(tokenizer: Any, prompts: list[list[chat.Message]], context: int,
     return max(lengths) + max_new_tokens
 
 
-def engine_options(layout: Layout, longest: int) -> dict[str, Any]:
-    """vLLM's settings for this machine. On a CPU, chunked prefill dies with a seed per request (vLLM 0.32.0), so it is
-    off.
+def engine_options(layout: Layout, longest: int, gpu: bool) -> dict[str, Any]:
+    """vLLM's settings for a GPU, or for a CPU, where chunked prefill dies with a seed per request (vLLM 0.32.0), so it
+    is off.
     """
-    import torch
-
-    if torch.cuda.is_available():
+    if gpu:
         executor = "mp" if layout.gpus > 1 else None  # in a worker of Ray's vLLM would take Ray
         return {
             "gpu_memory_utilization": layout.memory_share,
@@ -160,10 +158,11 @@ def start_engine(worker: Sampler) -> Any:
     from vllm import LLM
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    if not torch.cuda.is_available():  # vLLM has one function of log-probabilities built by g++, which not all have
+    gpu = torch.cuda.is_available()
+    if not gpu:  # vLLM has one function of log-probabilities built by g++, which not all have
         torch.compiler.set_stance("force_eager")
     cleanup_dist_env_and_memory()
-    options = engine_options(worker.layout, worker.longest)
+    options = engine_options(worker.layout, worker.longest, gpu)
     return LLM(
         str(worker.model),
         dtype=worker.dtype,  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,6 @@ and not even by that between runs that see the same groups.
 """
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -96,9 +95,9 @@ def over_batches(
     tick: rows.Tick,
     groups: list[str] | None,
     limits: list[int] | None = None,
-) -> list[float]:
-    """`compute(input_ids (B, L) int64, options of the pass, rows, tokens left out in front) -> B floats`, values in the
-    rows' order.
+) -> list[Any]:
+    """`compute(input_ids (B, L) int64, options of the pass, rows, tokens left out in front) -> B tensors`; what these
+    hold, a float or a list of floats, in the rows' order.
 
     Rows are padded on the right with the model's padding token. Rows of one group leave their common prefix out of
     input_ids and bring its keys and values along (`past_key_values`); the attention mask is over both. A prefix ends
@@ -106,7 +105,8 @@ def over_batches(
     """
     import torch
 
-    values, pad = [math.nan] * len(sequences), network.config.pad_token_id or 0
+    values: list[Any] = [None] * len(sequences)
+    pad = network.config.pad_token_id or 0
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups or []):
         members.setdefault(group, []).append(i)
@@ -120,7 +120,7 @@ def over_batches(
             ids, mask = padded([sequences[i] for i in batch], prefix.tokens, pad, device)
             options = {"attention_mask": mask, **prefix.options(len(batch))}
             for i, value in zip(batch, compute(ids, options, batch, prefix.tokens), strict=True):
-                values[i] = float(value)
+                values[i] = value.tolist()
             tick(len(batch))
     return values
 

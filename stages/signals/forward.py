@@ -105,33 +105,67 @@ def rewards(model: Path, dtype: str, layout: Layout, alone: bool = True) -> Valu
     return values
 
 
+def passes(tokens: list[Row], names: list[str]) -> list[list[int]]:
+    """The rows that each pass of the model answers, from rows and the names of their groups: completions of one token
+    behind one prompt, such as the letters of a question, stand side by side in its logits; any other row is alone.
+    """
+    found: dict[Any, list[int]] = {}
+    for i, (prompt, completion) in enumerate(tokens):
+        key = (names[i], tuple(prompt)) if len(completion) == 1 else i
+        found.setdefault(key, []).append(i)
+    return list(found.values())
+
+
+def weighed(network: Any, ids: Any, options: dict, starts: list[int]) -> tuple[Any, Any]:
+    """The sums over the completions of a batch (B,), and the log-probabilities of all tokens (B, L - least start, V)
+    from where the first completion starts, in nats; `starts` are places in ids (B, L).
+    """
+    import torch
+
+    first = min(starts)
+    logits = network(input_ids=ids, logits_to_keep=ids.shape[1] - first + 1, **options).logits[:, :-1].float()
+    known = logits.log_softmax(-1)
+    each = torch.gather(known, 2, ids[:, first:, None])[..., 0]
+    place = torch.arange(first, ids.shape[1], device=ids.device)
+    begun = place >= torch.tensor(starts, device=ids.device)[:, None]
+    is_token = options["attention_mask"][:, -ids.shape[1] :][:, first:]
+    return (each * (is_token * begun)).sum(-1), known
+
+
 def logprobs(model: Path, dtype: str, layout: Layout, alone: bool = True, **more: Any) -> Values:
     """Load a language model: log pi(a | x) of each row, the sum over the completion's tokens, in nats; `alone` as in
     `rewards`, `more` as in `load`.
 
     Raises ValueError, later, where one is not finite.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     network, device = load(AutoModelForCausalLM, model, dtype, layout, **more)
 
     def values(tokens: list[Row], names: list[str], tick: rows.Tick) -> list[float]:
-        sequences = [prompt + completion for prompt, completion in tokens]
-        check_rows(sequences, names, network, model)
+        check_rows([prompt + completion for prompt, completion in tokens], names, network, model)
+        answered = passes(tokens, names)
+        read, groups = [tokens[of[0]] for of in answered], [names[of[0]] for of in answered]
 
         def compute(ids: Any, options: dict, batch: list[int], shared: int) -> Any:
-            starts = torch.tensor([len(tokens[i][0]) - shared for i in batch], device=device)[:, None]
-            first = int(starts.min()) - 1  # the logits before the first completion token decide nothing
-            logits = network(input_ids=ids, logits_to_keep=ids.shape[1] - first, **options).logits[:, :-1].float()
-            each = torch.gather(logits.log_softmax(-1), 2, ids[:, first + 1 :, None])[..., 0]
-            position = torch.arange(first + 1, ids.shape[1], device=device)[None]
-            return (each * (options["attention_mask"][:, shared + first + 1 :] * (position >= starts))).sum(-1)
+            starts = [len(read[i][0]) - shared for i in batch]
+            sums, known = weighed(network, ids, options, starts)
+            found = []
+            for k, i in enumerate(batch):
+                letters = [tokens[row][1][0] for row in answered[i] if len(answered[i]) > 1]
+                found.append(known[k, starts[k] - min(starts), letters] if letters else sums[k : k + 1])
+                tick(len(answered[i]))
+            return found
 
         # the last prompt token must be computed: the first completion token is predicted there
-        limits = [len(prompt) for prompt, _ in tokens]
-        found = over_batches(network, sequences, layout, device, compute, tick, names if alone else None, limits)
-        return finite(found, names, f"{model}: log-probability")
+        sequences, limits = [prompt + completion for prompt, completion in read], [len(prompt) for prompt, _ in read]
+        names_of = groups if alone else None
+        told = over_batches(network, sequences, layout, device, compute, lambda rows: None, names_of, limits)
+        known = [math.nan] * len(tokens)
+        for of, found in zip(answered, told, strict=True):
+            for row, value in zip(of, found, strict=True):
+                known[row] = value
+        return finite(known, names, f"{model}: log-probability")
 
     return values
 
