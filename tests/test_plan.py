@@ -202,6 +202,19 @@ def test_an_iteration_of_the_paper_has_the_tokens_that_its_params_say(paper, sta
     assert tables.shape("models/pi3") == LLAMA and tables.shape("models/instruct") == LLAMA
 
 
+def test_measure_reads_pi0_once_for_its_own_answers(paper, stages):
+    """And so it is written down of a run, since the next forecast takes its rate from there."""
+    flown = flow_of(paper, stages)
+    read = {
+        stage.name: set(forecast.case_of(stage, flown).shapes) for stage in stages if stage.module == "signals.measure"
+    }
+    assert read["measure_first@pi0"] == {"reward", "policy"} and read["measure@t0"] == {"reward", "policy", "model"}
+    assert spent.once({"policy": [Path("a")], "model": [Path("a")], "reward": [Path("b")]}).keys() == {
+        "policy",
+        "reward",
+    }
+
+
 def test_a_model_that_nobody_published_is_sized_by_its_name():
     assert facts.weights(published.shape("acme/Wonder-7.5B-it") or LLAMA) == 7_500_000_000
     assert published.shape("acme/wonder") is None and published.shape("meta-llama/Meta-Llama-3-8B-Instruct") == LLAMA

@@ -59,9 +59,15 @@ def peaks() -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
+def once(named: dict[str, Any]) -> dict[str, Any]:
+    """Without the options that name again what an earlier one does."""
+    values = list(named.values())
+    return {name: value for place, (name, value) in enumerate(named.items()) if value not in values[:place]}
+
+
 def told(arguments: dict[str, Any]) -> dict[str, list[dict[str, Any] | None]]:
-    """Of every path among a stage's arguments its table or its model's shape, None for another kind."""
-    paths = {name: options.paths(value) for name, value in arguments.items()}
+    """Of every path among a stage's arguments, once, its table or its model's shape, None for another kind."""
+    paths = once({name: options.paths(value) for name, value in arguments.items()})
     found = {name: [facts.shape(path) or facts.table(path) for path in each] for name, each in paths.items()}
     return {name: [fact._asdict() if fact else None for fact in each] for name, each in found.items() if any(each)}
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.guard import facts, feasible, memory
+from stages.guard import facts, feasible, memory, spent
 from stages.guard.facts import Shape
 from stages.tools.plan import devices, work
 from stages.tools.plan.devices import Device, Past
@@ -37,10 +37,12 @@ class Cost(NamedTuple):
 
 
 def case_of(stage: Stage, flow: Flow) -> Case:
-    """A run to come: every option's table or shape, by the first of its paths."""
+    """A run to come: every option's table or shape, by the first of its paths; a model that two options name, as
+    `measure` of pi_0 does, is read once.
+    """
     firsts = {name: words[0] for name, words in stage.words.items() if words}
     tables = {name: flow.table(path) for name, path in firsts.items() if is_table(path)}
-    models = firsts if stage.module in work.WITH_MODELS else {}
+    models = spent.once(firsts) if stage.module in work.WITH_MODELS else {}
     found = {name: flow.shape(path) for name, path in models.items() if path.startswith("models/")}
     shapes = {name: shape for name, shape in found.items() if shape}
     return Case(stage.module, tables, shapes, settings(stage, flow), flow.params.runtime.model_dump())
