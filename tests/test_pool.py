@@ -5,6 +5,8 @@ becomes of a worker or a node that dies.
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 
 from stages import rows
-from stages.guard import pool
+from stages.guard import launch, pool
 from stages.guard.refusal import Refusal
+from tests.conftest import ROOT, sh
 from tests.counted import LENGTHS, ROWS, Counted, candidates, content, score, texts
 
 STAGE = "sampling.generate"
@@ -139,3 +142,29 @@ def test_more_gpus_than_there_are_and_an_address_that_does_not_answer_are_refuse
     ):
         rows.mapped([ROWS], Counted(tmp_path / "log"), "count", 2)
     assert time.monotonic() - began < 5 and os.environ["RAY_ADDRESS"]
+
+
+def test_a_cluster_that_asks_for_a_token_lets_us_in_with_it_is_named_without_and_left_alone_where_nobody_named_it():
+    port = launch.free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 2}
+    named = f"from stages.guard import pool; pool.join('127.0.0.1:{port}')"
+    nameless = "import ray; from stages.guard import pool; c = pool.cluster(3, 1); c.__enter__()"
+    told = f"{nameless}; print(ray.cluster_resources()['CPU'])"
+    settings = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_AUTH_MODE": "disabled"}
+
+    def python(code: str, **more: str) -> subprocess.CompletedProcess:
+        return sh(f'{sys.executable} -c "{code}"', ROOT, env=os.environ | settings | more)
+
+    head = f"ray start --head --block --port {port} --num-cpus 1 --include-dashboard false"
+    with subprocess.Popen(
+        head.split(), env=os.environ | token, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as started:
+        try:
+            assert started.stdout and any("Ray runtime started" in line for line in started.stdout)
+            refused, joined, own = python(named), python(named, **token), python(told)
+        finally:
+            started.terminate()
+    assert f"RAY_ADDRESS = 127.0.0.1:{port} is no cluster that lets us in" in refused.stderr
+    assert "set RAY_AUTH_MODE=token, with its ~/.ray/auth_token here" in refused.stderr
+    assert joined.returncode == 0, joined.stderr
+    assert own.stdout.strip() == "3.0", own.stderr

@@ -101,9 +101,10 @@ def cluster(workers: int, gpus: int) -> Iterator[Callable[..., Any]]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         check_answers(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+        join(address)
     else:
         ray.init(
+            "local",  # else it joins what `ray start` left on this machine
             num_cpus=workers,
             include_dashboard=False,
             log_to_driver=False,
@@ -115,6 +116,15 @@ def cluster(workers: int, gpus: int) -> Iterator[Callable[..., Any]]:
         yield ray.remote(num_cpus=0, num_gpus=each, scheduling_strategy="SPREAD")(Worker).remote
     finally:
         ray.shutdown()
+
+
+def join(address: str) -> None:
+    """Raises Refusal where the cluster does not let us in."""
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        token = "set RAY_AUTH_MODE=token, with its ~/.ray/auth_token here, where it asks for one (docs/scale.md)"
+        raise Refusal(f"RAY_ADDRESS = {address} is no cluster that lets us in ({error}); {token}") from None
 
 
 def check_answers(address: str) -> None:
