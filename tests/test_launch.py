@@ -1,17 +1,23 @@
-"""A training over several nodes: two torchruns meet, started by srun or ssh, whose places two scripts here take."""
+"""A training over several nodes: two torchruns meet, started by a real Slurm where there is one, and by srun or ssh,
+whose places two scripts here take.
+"""
 
 import json
 import os
 import re
 import socket
+import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stages.guard import launch
 from stages.guard.refusal import Refusal
-from tests.conftest import KEYS, guard
+from tests import slurm
+from tests.conftest import KEYS, guard, sh
 
 STAGE = """
 import json, os, time
@@ -69,6 +75,50 @@ def nodes(clone: Path) -> tuple[Path, dict[str, str]]:
         (clone / "bin" / name).write_text(text.format(python=sys.executable))
         (clone / "bin" / name).chmod(0o755)
     return clone, {"PATH": f"{clone / 'bin'}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def real_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    if not slurm.is_here():
+        pytest.skip("no Slurm on this machine: apt-get install slurm-wlm munge")
+    with slurm.running(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
+def in_a_job(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """The training within an allocation of two nodes."""
+    words = f"salloc --quiet --nodes=2 {sys.executable} -m stages.guard.run {' '.join(TRAIN)}"
+    return sh(words, folder, env=os.environ | environment)
+
+
+def test_a_job_of_slurm_trains_on_its_two_nodes(nodes, real_slurm):
+    folder, _ = nodes
+    done = in_a_job(folder, real_slurm)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "out/a.txt").read_text())[0] == [["0", "0", "0"], ["1", "1", "0"]]
+
+
+def test_a_process_that_fails_on_another_node_of_slurm_s_ends_the_training_with_its_own_line(nodes, real_slurm):
+    folder, _ = nodes
+    (folder / "source").write_text("fail")
+    done = in_a_job(folder, real_slurm)
+    assert "dpo: row 7 is bad; mend it" in done.stderr and not (folder / "out/a.txt").exists()
+    assert re.search(r"^dpo: a training process ended with \d+; its own message stands above$", done.stderr, re.M)
+
+
+@pytest.mark.slow
+def test_the_script_of_the_docs_runs_the_pipeline_on_two_nodes_of_slurm(own_smoke, real_slurm, tmp_path):
+    page = (own_smoke / "docs/scale.md").read_text(encoding="utf-8")
+    script = textwrap.dedent(page[page.index("    #!/bin/bash") : page.index("Without Slurm")])
+    script = script.replace(" --gpus-per-node=8", "").replace("6379", str(launch.free_port()))
+    (own_smoke / "job.sh").write_text(script, encoding="utf-8")
+    settings = "dpo.beta=0.3 runtime.processes=2 runtime.nodes=2 runtime.workers=2"
+    assert sh(f"python -m stages.tools.profile smoke {settings}", own_smoke).returncode == 0
+    done = sh("sbatch --wait --output=job.log job.sh", own_smoke, env=os.environ | real_slurm | {"HOME": str(tmp_path)})
+    log = (own_smoke / "job.log").read_text(encoding="utf-8")
+    assert done.returncode == 0 and log.count("Ray runtime started") == 2, log[-3000:]
+    assert "Running stage 'generate@t1'" in log and "Running stage 'dpo@t1'" in log
+    assert "up to date" in sh("dvc status", own_smoke).stdout
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}

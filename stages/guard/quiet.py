@@ -8,7 +8,7 @@ import logging
 ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers' too: weights loaded, shards written
-    "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning",
+    "PYTHONWARNINGS": "ignore::DeprecationWarning,ignore::FutureWarning,ignore:OMP_NUM_THREADS",  # accelerate sets it
     "TORCH_CPP_LOG_LEVEL": "ERROR",  # how memory is bound to NUMA nodes
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
