@@ -35,8 +35,8 @@ GPU_REACHED = {"train": 0.35, "score": 0.4, "sample": 0.4, "stream": 0.6}
 """Shares of the peak that we assume of a GPU; `stream` is of the bandwidth, while tokens are written one by one."""
 GPU_START = {"train": 40.0, "score": 25.0, "sample": 75.0, "bring": 15.0, "rows": 1.0}
 CPU_REACHED = {"train": 0.5, "score": 0.8, "sample": 0.5, "stream": 1.0}
-"""Of what numpy reaches on this processor. On the quickstart it was 0.4, 0.72 and 0.4 of an Intel's with AVX-512, and
-0.62, 0.9 and 0.6 of an AMD's with AVX2, whose peak is lower.
+"""Of what numpy reaches on this processor. On the quickstart it was 0.62, 0.9 and 0.6 on 2026-11-27, and 0.4, 0.72 and
+0.4 on 2026-11-30.
 """
 CPU_START = {"train": 9.0, "score": 6.0, "sample": 17.0, "bring": 14.0, "rows": 1.0}
 GPUS = {
