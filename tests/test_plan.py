@@ -150,6 +150,13 @@ def test_a_prompt_is_computed_once_for_all_its_answers():
     assert work.of(case("signals.measure", tables=mixed, shapes=both)).tokens == 2 * 16 * 150
 
 
+@pytest.mark.parametrize(("form", "models"), [("ratio", 2), ("sum", 1), ("average", 1)])
+def test_only_the_ratio_of_an_implicit_reward_asks_the_reference(form, models):
+    given = {"tables": {"candidates": Table(16, 100, 50, group=8)}, "shapes": {"policy": SMOLLM, "model": SMOLLM}}
+    scored = work.of(case("signals.scorers.implicit", **given, params={"implicit.form": form}))
+    assert scored.tokens == models * (16 * 50 + 2 * 100)
+
+
 def test_a_chat_benchmark_is_answered_turn_by_turn_and_a_referee_here_reads_two_answers(paper, stages, tmp_path):
     rated = "{task: mt_bench, raw: x, questions: 80, baseline: null, max_tokens: 500, words: data/raw/judge.jinja}"
     flown, path = flow_of(paper, stages, f"chats={{mt: {rated}}}"), "data/turns/pi1/mt.parquet"
