@@ -157,6 +157,13 @@ def test_only_the_ratio_of_an_implicit_reward_asks_the_reference(form, models):
     assert scored.tokens == models * (16 * 50 + 2 * 100)
 
 
+def test_pi0_s_own_log_probability_as_a_reward_is_counted_though_both_options_name_it():
+    """A model that two options name is written down once, and by the first of them."""
+    given = {"tables": {"candidates": Table(16, 100, 50, group=8)}, "shapes": {"policy": SMOLLM}}
+    scored = work.of(case("signals.scorers.implicit", **given, params={"implicit.form": "sum"}))
+    assert scored.tokens == 16 * 50 + 2 * 100
+
+
 def test_a_chat_benchmark_is_answered_turn_by_turn_and_a_referee_here_reads_two_answers(paper, stages, tmp_path):
     rated = "{task: mt_bench, raw: x, questions: 80, baseline: null, max_tokens: 500, words: data/raw/judge.jinja}"
     flown, path = flow_of(paper, stages, f"chats={{mt: {rated}}}"), "data/turns/pi1/mt.parquet"

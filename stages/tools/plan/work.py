@@ -128,7 +128,7 @@ def scoring(case: Case) -> Work:
     of_answers = answers / max(1.0, tokens)  # the head reads no prompt, and a reward model has none
     read = {name: case.shapes[name] for name in ("reward", "policy", "model") if name in case.shapes}
     if case.module == "signals.scorers.implicit" and case.params["implicit.form"] != "ratio":
-        del read["model"]  # only the ratio asks the reference
+        read = {"policy": read["policy"]}  # only the ratio asks the reference
     flop = sum(forward(shape, tokens, length, of_answers * (name != "reward")) for name, shape in read.items())
     return Work("score", tokens * len(read), flop, rows, 2 * prompts * len(read) * by_prompts, case.runtime["workers"])
 
