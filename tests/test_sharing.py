@@ -3,9 +3,8 @@ empty cache.
 """
 
 import json
-import os
 import re
-import signal
+import shlex
 import socket
 import subprocess
 import sys
@@ -31,6 +30,22 @@ async def main():
                           authorized_client_keys="client.pub", sftp_factory=True)
     await asyncio.get_event_loop().create_future()
 asyncio.run(main())
+"""
+
+KILLED = """
+import os, signal, sys
+from importlib import import_module
+from dvc.cli import main
+module, owner, method, number, *words = sys.argv[1:]
+owner = getattr(import_module(module), owner)
+whole, calls = getattr(owner, method), []
+def counted(*given, **named):
+    calls.append(1)
+    if len(calls) == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*given, **named)
+setattr(owner, method, counted)
+sys.exit(main(words))
 """
 
 
@@ -188,21 +203,40 @@ def test_a_fresh_clone_runs_nothing_and_an_edit_of_the_last_stage_fetches_only_i
     assert not fetched and not (small / "models").exists()  # all that the report reads is in git
 
 
+def killed(words: str, where: str, folder: Path) -> None:
+    """Run DVC with these words until it kills itself: at a call of a method, by its number."""
+    assert sh(f"python -c {shlex.quote(KILLED)} {where} {words}", folder).returncode in (-9, 137)
+
+
 def test_a_push_and_a_pull_that_were_killed_are_repaired_by_typing_them_again(mine, server):
-    whole = "dvc --wait-for-lock repro --pull"
-    for command, folder, wait, again in (
-        ("dvc push --run-cache", mine, 2.5, "dvc push --run-cache"),
-        ("dvc pull", another_machine(mine, server, "theirs"), 2, "dvc pull || dvc pull"),  # docs/sharing.md says why
-        (whole, another_machine(mine, server, "others"), 5, whole),
+    whole, push = "--wait-for-lock repro --pull", "push --run-cache"
+    for words, folder, where in (
+        (push, mine, "s3fs S3FileSystem _put_file 30"),  # of 58; the run-cache's 45 are sent before
+        ("pull", another_machine(mine, server, "theirs"), "s3fs S3FileSystem _get_file 20"),  # of 60
+        (whole, another_machine(mine, server, "others"), "s3fs S3FileSystem _get_file 5"),  # of 9
     ):
-        started = subprocess.Popen(command.split(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        os.kill(started.pid, signal.SIGKILL)
-        started.wait()
-        run(again, folder)
+        killed(words, where, folder)
+        run(f"dvc {words}", folder)
+    assert "in sync" in run("dvc status --cloud", mine)
     for name in ("theirs", "others"):
-        assert not stages_run(run(whole, mine.parent / name))
+        assert not stages_run(run(f"dvc {whole}", mine.parent / name))
         assert "verified" in run("python -m stages.tools.verify", mine.parent / name)
+
+
+def test_a_push_and_a_pull_that_were_killed_while_they_collected_are_repaired_by_collecting_anew(mine, server):
+    """DVC 3.67.1 takes what it had collected for the whole, and a push does not tell."""
+    collecting = "dvc_data.index DataIndex commit 20"
+    for said in (" files pushed", "Everything is up to date"):
+        killed("push", collecting, mine)
+        assert said in run("dvc push", mine)
+    assert "new:" in run("dvc status --cloud", mine)
+    run("DVC_SITE_CACHE_DIR=$(mktemp -d) dvc push --run-cache", mine)
+    assert "in sync" in run("dvc status --cloud", mine)
+
+    theirs = another_machine(mine, server, "theirs")
+    killed("pull", collecting, theirs)
+    run("DVC_SITE_CACHE_DIR=$(mktemp -d) dvc pull", theirs)
+    assert "verified" in run("python -m stages.tools.verify", theirs)
 
 
 @pytest.mark.parametrize("server", [ssh], indirect=True)  # its store is plain files, which can be damaged from outside
