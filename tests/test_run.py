@@ -139,6 +139,23 @@ def test_threads_of_a_stage_soon_sleep_while_they_wait_unless_the_user_wants_oth
     assert guard(scratch, *PROBE, GOMP_SPINCOUNT="1").stdout == "1\n"
 
 
+AGAIN = """
+import resource
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensor = b'x' * (64 << 20)
+    del tensor
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_a_stage_has_freed_is_there_for_its_next_tensor_without_the_kernel(scratch):
+    """64 MiB are 16,384 pages."""
+    (scratch / "source").write_text(AGAIN)
+    first, second = (int(line) for line in guard(scratch, *PROBE).stdout.split())
+    assert first > 16_000 and second < 100
+
+
 GARBAGE = """
 import atexit, gc, sys
 class Found:

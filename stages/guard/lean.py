@@ -1,5 +1,6 @@
 """What libraries take for nothing: packages that they import merely because these are installed, for what no stage asks
-of them; the core on which a thread of OpenMP spins while it waits for the others; and a last search for garbage.
+of them; the core on which a thread of OpenMP spins while it waits for the others; memory that is given back to the
+kernel only to be asked for again; and a last search for garbage.
 """
 
 import atexit
@@ -12,10 +13,17 @@ UNASKED = {
     "sklearn": "transformers imports it for assisted generation: 1.3 s in every stage with a model",
 }
 
-ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
+SOON_ASLEEP = {"GOMP_SPINCOUNT": "10000"}
 """A thread that waits soon goes to sleep. OpenMP lets it spin on, and beside any other program the thread that it waits
 for then lacks that core: a training step took 3.5 times as long, and alone the same (tests/perf/waiting.py).
 """
+
+MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""What was freed is kept for the next tensor. glibc gives each of over 32 MiB back to the kernel, which hands the next
+one out by pages of 4 KiB, zeroed: 13 % of the quickstart's `dpo` (the same). In bytes; read where Python starts.
+"""
+
+ENVIRONMENT = SOON_ASLEEP | MEMORY_KEPT
 
 
 def leave_out(used: set[str]) -> None:

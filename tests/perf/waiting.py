@@ -1,8 +1,9 @@
-"""Training steps where a thread that waits soon goes to sleep (the guard's way, stages/guard/lean.py) and where it
-spins on (OpenMP's), on an idle machine and beside a program that keeps one core busy.
+"""Training steps in the environment that the guard gives a stage (stages/guard/lean.py), where a thread that waits soon
+goes to sleep and memory is kept; where it spins on (OpenMP's way); and where memory is given back (glibc's). On an idle
+machine and beside a program that keeps one core busy.
 
 Run     python -m tests.perf.waiting [model]   (after `make repro`; else models/pi0)
-Prints  seconds a step of each way, and how many times as long the spinning took: medians of rounds taken in turn
+Prints  seconds a step of each way, and how many times as long the other ways took: medians of rounds taken in turn
 """
 
 import os
@@ -16,7 +17,11 @@ from itertools import product
 from stages.guard import lean
 
 ROUNDS = 3
-WAYS = {"soon asleep": lean.ENVIRONMENT, "spinning on": {}}
+WAYS = {
+    "the guard's way": lean.ENVIRONMENT,
+    "spinning on": lean.MEMORY_KEPT,
+    "giving memory back": lean.SOON_ASLEEP,
+}
 BUSY = "while True: pass"
 STEPS = """
 import sys, time, torch, transformers
@@ -62,9 +67,10 @@ def main() -> None:
             taken = {way: [] for way in WAYS}
             for _, way in product(range(ROUNDS), WAYS):
                 taken[way].append(seconds(way, model))
-        asleep, spinning = (statistics.median(taken[way]) for way in WAYS)
-        told = f"{asleep:.2f} s a step soon asleep, {spinning:.2f} s spinning on"
-        print(f"{name}: {told}, {spinning / asleep:.2f} times as long")
+        medians = {way: statistics.median(seconds) for way, seconds in taken.items()}
+        for way, median in medians.items():
+            times = median / medians["the guard's way"]
+            print(f"{name}, {way}: {median:.2f} s a step, {times:.2f} times as long")
 
 
 if __name__ == "__main__":
