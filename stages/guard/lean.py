@@ -20,7 +20,7 @@ for then lacks that core: a training step took 3.5 times as long, and alone the 
 
 MEMORY_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """What was freed is kept for the next tensor. glibc gives each of over 32 MiB back to the kernel, which hands the next
-one out by pages of 4 KiB, zeroed: 13 % of the quickstart's `dpo` (the same). In bytes; read where Python starts.
+one out by pages of 4 KiB, zeroed: 13 % of the quickstart's `dpo` (docs/performance.md). glibc reads it at a start.
 """
 
 ENVIRONMENT = SOON_ASLEEP | MEMORY_KEPT

@@ -67,7 +67,7 @@ def main() -> None:
             taken = {way: [] for way in WAYS}
             for _, way in product(range(ROUNDS), WAYS):
                 taken[way].append(seconds(way, model))
-        medians = {way: statistics.median(seconds) for way, seconds in taken.items()}
+        medians = {way: statistics.median(rounds) for way, rounds in taken.items()}
         for way, median in medians.items():
             times = median / medians["the guard's way"]
             print(f"{name}, {way}: {median:.2f} s a step, {times:.2f} times as long")
