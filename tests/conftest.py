@@ -60,6 +60,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFileOrTest(config, log)
 
 
+@pytest.fixture(autouse=True)
+def threads_can_be_set() -> Iterator[None]:
+    """By the tests that follow: vLLM's engine on a CPU puts a function that does nothing in the place of torch's, and a
+    process of tests outlives it. A scorer then had two threads where it asked for one, and other last digits.
+    """
+    yield
+    torch: Any = sys.modules.get("torch")
+    if torch:
+        torch.set_num_threads = torch._C.set_num_threads
+
+
 def copy_tree(tmp_path: Path) -> Path:
     """The working tree's tracked and new files as a fresh git and DVC repository."""
     names = (
